@@ -1,0 +1,1 @@
+"""One command, a file each; no logic of its own."""

@@ -1,0 +1,173 @@
+"""Files that are whole or not there.
+
+A file or folder is written beside its final place, synced to the disk, and renamed into place: a process
+killed at any moment leaves the previous version or the new one. A folder also carries `manifest.json`,
+the size and SHA-256 of each of its files, so that damage after the fact is found as well.
+
+`rename` is atomic within a file system (POSIX.1-2017, rename()); the folder is synced after it, since a
+rename that only the page cache knows of can be lost with the power.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from glassgpt.errors import GlassGPTError
+
+MANIFEST = "manifest.json"
+
+
+def cache_folder() -> Path:
+    """Where downloads and other things worth keeping lie: `GLASSGPT_CACHE`, or `~/.cache/glassgpt`."""
+    return Path(os.environ.get("GLASSGPT_CACHE") or Path.home() / ".cache" / "glassgpt")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file at `path`, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes, error: type[GlassGPTError]) -> None:
+    """Write `content` to `path`, which holds the old or the new content at every moment.
+
+    Raises `error` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with explained(error, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private; a result is not
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
+    """Yield a temporary folder beside `final`; when the block ends well, it takes `final`'s place.
+
+    Before that every file is synced and listed in `manifest.json`. When the block raises, the temporary
+    folder is removed and `final` is untouched. Where `final` already exists it is moved aside first and
+    removed last; `recover_folder` puts it back if the process dies between the two renames.
+    """
+    final = Path(final)
+    with explained(error, final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+        os.chmod(staging, 0o777 & ~_umask())
+    try:
+        yield staging
+        with explained(error, final):
+            _write_manifest(staging)
+            previous = _previous(final)
+            if final.exists():
+                if previous.exists():
+                    shutil.rmtree(previous)
+                os.rename(final, previous)
+            os.rename(staging, final)
+            _sync_folder(final.parent)
+            if previous.exists():
+                shutil.rmtree(previous)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        recover_folder(final)
+        raise
+
+
+def recover_folder(final: Path) -> None:
+    """Put back the previous version of `final` if a write died between its two renames."""
+    previous = _previous(Path(final))
+    if previous.exists() and not Path(final).exists():
+        os.rename(previous, final)
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """What differs between `folder` and its manifest: a line each, none when it is whole."""
+    manifest = Path(folder) / MANIFEST
+    try:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
+    except FileNotFoundError:
+        return [f"{MANIFEST} is missing"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        return [f"{MANIFEST} cannot be read ({fault})"]
+    problems = []
+    for name, (n_bytes, digest) in sorted(expected.items()):
+        path = Path(folder) / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != n_bytes:
+            problems.append(f"{name} has {path.stat().st_size:,} bytes, not {n_bytes:,}")
+        elif sha256_of(path) != digest:
+            problems.append(f"{name} was altered (its SHA-256 differs)")
+    return problems
+
+
+@contextlib.contextmanager
+def explained(error: type[GlassGPTError], path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into an `error` that says what to do."""
+    remedies = {
+        errno.ENOSPC: "The disk is full: free some space, or choose another folder.",
+        errno.EDQUOT: "The disk quota is used up: free some space, or choose another folder.",
+        errno.EACCES: "No permission: choose a folder that you may write.",
+        errno.EPERM: "No permission: choose a folder that you may write.",
+        errno.EROFS: "That file system is read-only: choose another folder.",
+        errno.ENOTDIR: "A part of that path is a file, not a folder.",
+        errno.EEXIST: "A part of that path is a file, not a folder.",
+    }
+    try:
+        yield
+    except OSError as fault:
+        remedy = remedies.get(fault.errno or 0, "Check the path and the disk.")
+        raise error(f"Cannot write {path}: {fault.strerror or fault}. {remedy}") from fault
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    with open(folder / MANIFEST, "w", encoding="utf-8") as file:
+        json.dump({"files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        _sync_folder(path)
+
+
+def _previous(final: Path) -> Path:
+    return final.parent / f".{final.name}.previous"
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows has no handle on a folder to sync
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,32 @@
+"""What every test shares: checked shapes, one thread, and the cache of real texts."""
+
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+# Shapes in signatures are checked at every call while tests run; it must come before glassgpt's modules.
+jaxtyping.install_import_hook("glassgpt", "beartype.beartype")
+
+os.environ["MPLBACKEND"] = "agg"  # no test opens a window
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tests run side by side, one process a core; more threads than cores would only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cache() -> Path:
+    """The project's cache folder, with GPT-2's vocabulary and the small corpora in it."""
+    folder = os.environ.get("GLASSGPT_CACHE")
+    if not folder or not (Path(folder) / "openai" / "gpt2" / "vocab.bpe").is_file():
+        pytest.skip(
+            "needs GLASSGPT_CACHE to name a folder holding openai/gpt2/{vocab.bpe,encoder.json} and "
+            "corpora/{tinyshakespeare,the-verdict}.txt; those are the files OpenAI and karpathy/char-rnn publish"
+        )
+    return Path(folder).resolve()
