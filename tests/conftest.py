@@ -27,6 +27,6 @@ def cache() -> Path:
     if not folder or not (Path(folder) / "openai" / "gpt2" / "vocab.bpe").is_file():
         pytest.skip(
             "needs GLASSGPT_CACHE to name a folder holding openai/gpt2/{vocab.bpe,encoder.json} and "
-            "corpora/{tinyshakespeare,the-verdict}.txt; those are the files OpenAI and karpathy/char-rnn publish"
+            "corpora/{tinyshakespeare,the-verdict}.txt, as OpenAI and karpathy/char-rnn publish them"
         )
     return Path(folder).resolve()

@@ -1,1 +1,4 @@
-"""The slow, obviously right twins that chapters build and tests compare with; the library never imports them."""
+"""The slow, obviously right twins that chapters build and tests compare with.
+
+The library never imports them.
+"""
