@@ -72,8 +72,8 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
         os.chmod(staging, 0o777 & ~_umask())
     try:
-        yield staging
         with explained(error, final):
+            yield staging
             _write_manifest(staging)
             previous = _previous(final)
             if final.exists():

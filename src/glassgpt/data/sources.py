@@ -1,0 +1,187 @@
+"""Documents out of files, one piece at a time: .txt, .jsonl, either of them as .gz, and standard input.
+
+A document may be larger than memory, so it travels in pieces of about a million characters. A piece ends
+just before a space or newline that follows something else. No token of GPT-2's pattern reaches from
+something else into white space, and none looks further ahead than the white space that it starts with, so
+the ids of the pieces, laid end to end, are those of the whole document.
+"""
+
+import codecs
+import contextlib
+import gzip
+import json
+import re
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from glassgpt.errors import DataError
+
+DOCUMENT_SEPARATOR = "<|endoftext|>"
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".jsonl")
+PIECE_CHARACTERS = 1 << 20
+LONGEST_PIECE = 16 * PIECE_CHARACTERS  # text without white space is cut here, wherever that is
+READ_BYTES = 1 << 20
+
+_LAST_SAFE_PLACE = re.compile(r"(?s).*\S(?=[ \n])")
+_NEXT_SAFE_PLACE = re.compile(r"\S(?=[ \n])")
+
+
+class Piece(NamedTuple):
+    """Some text, and whether its document ends with it."""
+
+    text: str
+    ends_document: bool
+
+
+def read_file(path: Path, field: str = "text") -> Iterator[Piece]:
+    """The documents of one file.
+
+    A .jsonl file holds one in `field` of each line; any other file is one document, or several with
+    <|endoftext|> between them. Documents of white space alone are left out.
+
+    Raises DataError for a file that cannot be read, is not UTF-8 (with the offset of the byte), or whose
+    JSON is not as expected (with the number of the line).
+    """
+    with _readable(path), open(path, "rb") as raw:
+        is_gzip = path.suffix == ".gz"
+        file: BinaryIO = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]
+        inner = path.with_suffix("").suffix if is_gzip else path.suffix
+        if inner == ".jsonl":
+            yield from _read_jsonl(file, str(path), field)
+        else:
+            yield from split_documents(decoded(file, str(path)))
+
+
+class StandardInput:
+    """Standard input, which can be read once, kept in a temporary file so that it can be read again."""
+
+    def __init__(self) -> None:
+        self._copy: BinaryIO | None = None
+
+    def pieces(self) -> Iterator[Piece]:
+        """The documents of standard input. Raises DataError as `read_file` does."""
+        if self._copy is None:
+            try:
+                copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+                shutil.copyfileobj(sys.stdin.buffer, copy, READ_BYTES)
+            except OSError as fault:
+                raise DataError(
+                    f"Standard input could not be copied to {tempfile.gettempdir()}: {fault.strerror}. "
+                    "Set TMPDIR to a folder with room for it."
+                ) from fault
+            self._copy = copy
+        self._copy.seek(0)
+        yield from split_documents(decoded(self._copy, "standard input"))
+
+
+def decoded(file: BinaryIO, name: str) -> Iterator[str]:
+    """The text of a UTF-8 file, block by block; a byte order mark at its start is dropped."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    n_before = 0  # bytes of the blocks before this one
+    while True:
+        block = file.read(READ_BYTES)
+        n_held = len(decoder.getstate()[0])  # the beginning of a character that the last block cut
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as fault:
+            raise _not_utf8(name, n_before - n_held + fault.start, fault) from fault
+        yield text.removeprefix("\ufeff") if n_before == 0 else text
+        if not block:
+            return
+        n_before += len(block)
+
+
+def split_documents(blocks: Iterable[str]) -> Iterator[Piece]:
+    """Cut a stream of text at <|endoftext|> into documents, and those into pieces.
+
+    Where the pieces end depends on the document alone, not on the blocks in which it arrives.
+    """
+    held = ""
+    begun = False  # a piece of the present document has been given
+    for block in blocks:
+        *ended, held = (held + block).split(DOCUMENT_SEPARATOR)
+        for document in ended:
+            yield from _last_pieces(document, begun)
+            begun = False
+        while cut := _safe_cut(held):
+            yield Piece(held[:cut], ends_document=False)
+            held, begun = held[cut:], True
+    yield from _last_pieces(held, begun)
+
+
+def _last_pieces(text: str, begun: bool) -> Iterator[Piece]:
+    if not begun and not text.strip():
+        return
+    while cut := _safe_cut(text):
+        yield Piece(text[:cut], ends_document=False)
+        text = text[cut:]
+    yield Piece(text, ends_document=True)
+
+
+def _safe_cut(text: str) -> int:
+    """Where the first piece of `text` ends, or 0 while it cannot be told or need not be cut."""
+    if len(text) <= PIECE_CHARACTERS + 1:
+        return 0
+    if place := _LAST_SAFE_PLACE.match(text, 0, PIECE_CHARACTERS + 1):
+        return place.end()
+    if place := _NEXT_SAFE_PLACE.search(text, PIECE_CHARACTERS - 1, LONGEST_PIECE):
+        return place.end()
+    # Whatever has arrived of a separator at the end stays with what follows it.
+    return LONGEST_PIECE if len(text) >= LONGEST_PIECE + len(DOCUMENT_SEPARATOR) else 0
+
+
+def _read_jsonl(file: BinaryIO, name: str, field: str) -> Iterator[Piece]:
+    offset = 0
+    for number, line in enumerate(file, start=1):
+        where = f"{name}, line {number:,}"
+        try:
+            record = json.loads(line.decode("utf-8")) if line.strip() else None
+        except UnicodeDecodeError as fault:
+            raise _not_utf8(name, offset + fault.start, fault) from fault
+        except ValueError as fault:
+            raise DataError(f"{where}, is not JSON: {fault}. Each line must hold one object.") from fault
+        offset += len(line)
+        if record is None:
+            continue
+        if not isinstance(record, dict):
+            raise DataError(f"{where}, holds a {type(record).__name__}. Each line must hold one object.")
+        text = record.get(field)
+        if not isinstance(text, str):
+            has = ", ".join(key for key, value in record.items() if isinstance(value, str)) or "none"
+            raise DataError(f"{where}, has no text in field {field!r}. Fields with text: {has}.")
+        if not text.isascii():
+            _refuse_surrogates(text, where)
+        yield from split_documents([text]) if DOCUMENT_SEPARATOR not in text else _last_pieces(text, False)
+
+
+def _refuse_surrogates(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as fault:
+        raise DataError(
+            f"{where}, has half a character at place {fault.start:,}: {text[fault.start]!r}, a surrogate "
+            "without its partner. Write the text again with a tool that keeps such pairs together."
+        ) from fault
+
+
+def _not_utf8(name: str, offset: int, fault: UnicodeDecodeError) -> DataError:
+    byte = fault.object[fault.start]
+    return DataError(
+        f"{name} is not UTF-8: byte 0x{byte:02x} at offset {offset:,} ({fault.reason}). "
+        "Convert it first, e.g. iconv -f latin1 -t utf-8."
+    )
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
+        raise DataError(f"{path} is not a whole gzip file: {fault}. Fetch or compress it again.") from fault
+    except OSError as fault:
+        raise DataError(f"Cannot read {path}: {fault.strerror or fault}. Check the path.") from fault

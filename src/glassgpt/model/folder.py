@@ -1,0 +1,136 @@
+"""A model folder: `model.safetensors`, `config.json` and, where there is one, `tokenizer.json`.
+
+Everything that takes a model takes such a folder. It is written through `storage.staged_folder`: whole,
+with a manifest of checksums, or not there at all.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from glassgpt.errors import CheckpointError, GlassGPTError
+from glassgpt.model.config import ModelConfig
+from glassgpt.model.gpt import GPT
+from glassgpt.storage import folder_problems, recover_folder, staged_folder
+from glassgpt.tokenizers import Tokenizer, load_tokenizer
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+
+
+def save_model(model: GPT, tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Write `model` and its tokenizer as the model folder `folder`, replacing what was there.
+
+    Raises CheckpointError when the tokenizer has more ids than the model, or the disk will not take it.
+    """
+    with staged_folder(Path(folder), CheckpointError) as staging:
+        write_model_files(model, tokenizer, staging)
+
+
+def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) -> None:
+    """Write the files of a model folder into `staging`, for a caller that adds more of its own."""
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tied_embeddings:
+        del weights["head.weight"]  # the same numbers as token_embedding.weight
+    description = {"format": "glassgpt", "model": model.config.to_dict()}
+    if tokenizer is not None:
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise CheckpointError(
+                f"The tokenizer has {tokenizer.vocab_size:,} ids, the model only "
+                f"{model.config.vocab_size:,}: they do not belong together."
+            )
+        description["tokenizer_fingerprint"] = tokenizer.fingerprint
+        tokenizer.save(staging / TOKENIZER)
+    try:
+        save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as fault:  # safetensors hides the errno of a full disk in its text
+        raise CheckpointError(f"Cannot write {WEIGHTS}: {fault}. Is the disk full?") from fault
+    (staging / CONFIG).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[GPT, Tokenizer | None]:
+    """Read the model folder `folder`: the model in eval mode, and its tokenizer if it has one.
+
+    `dtype` None keeps the weights' own. Raises CheckpointError when anything is missing, altered, or does
+    not fit together.
+    """
+    folder = Path(folder)
+    recover_folder(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no model folder {folder}. One holds {WEIGHTS} and {CONFIG}.")
+    problems = folder_problems(folder)
+    if problems:
+        raise CheckpointError(
+            f"{folder} is not whole:\n  "
+            + "\n  ".join(problems)
+            + "\nCopy it again, or use another checkpoint."
+        )
+    config, fingerprint = _read_description(folder / CONFIG)
+    model = GPT.uninitialised(config, device, dtype or _dtype_of(folder / WEIGHTS))
+    load_weights(model, folder / WEIGHTS)
+    tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
+    if tokenizer is not None and tokenizer.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} is not the tokenizer that the model was saved with: its fingerprint is "
+            f"{tokenizer.fingerprint[:12]}, expected {str(fingerprint)[:12]}. Put the original file back."
+        )
+    return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def load_weights(model: GPT, path: Path) -> None:
+    """Copy the safetensors file at `path` into `model` tensor by tensor, casting to its dtypes.
+
+    Raises CheckpointError, leaving `model` as it was, when the names or shapes do not fit.
+    """
+    ours = model.state_dict()
+    if model.config.tied_embeddings:
+        del ours["head.weight"]
+    try:
+        with safe_open(path, framework="pt") as saved:
+            shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
+            problems = fit_problems({name: tuple(tensor.shape) for name, tensor in ours.items()}, shapes)
+            if problems:
+                raise CheckpointError(
+                    f"{path} does not fit this model:\n  "
+                    + "\n  ".join(problems)
+                    + f"\nBuild the model from the {CONFIG} beside the weights."
+                )
+            for name, tensor in ours.items():
+                tensor.copy_(saved.get_tensor(name))
+    except (OSError, SafetensorError) as fault:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {fault}. Copy it again.") from fault
+
+
+def fit_problems(ours: dict[str, tuple[int, ...]], saved: dict[str, tuple[int, ...]]) -> list[str]:
+    """How the shapes in a file differ from a model's: a line each."""
+    both: Iterable[str] = sorted(ours.keys() & saved.keys())
+    return [
+        *(f"missing     {name}" for name in sorted(ours.keys() - saved.keys())),
+        *(f"unexpected  {name}" for name in sorted(saved.keys() - ours.keys())),
+        *(f"shape       {n}: file {saved[n]}, model {ours[n]}" for n in both if saved[n] != ours[n]),
+    ]
+
+
+def _read_description(path: Path) -> tuple[ModelConfig, str | None]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        return ModelConfig.from_dict(description["model"]), description.get("tokenizer_fingerprint")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, GlassGPTError) as fault:
+        raise CheckpointError(f"{path} does not describe a GlassGPT model: {fault}.") from fault
+
+
+def _dtype_of(path: Path) -> torch.dtype:
+    """The dtype of the first matrix in the file; ours hold one dtype throughout."""
+    try:
+        with safe_open(path, framework="pt") as saved:
+            tensor: Tensor = saved.get_tensor("final_norm.weight")
+            return tensor.dtype
+    except (OSError, SafetensorError) as fault:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {fault}. Copy it again.") from fault

@@ -1,0 +1,156 @@
+"""The GPT: token ids in, a score for every possible next token out.
+
+token ids (B, T)
+  → token embedding + position embedding   (B, T, D)   the residual stream
+  → block, L times                         (B, T, D)   attention and feed-forward add to it
+  → final norm                             (B, T, D)
+  → head                                   (B, T, V)   logits
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glassgpt.errors import ConfigError, GenerationError, TokenizerError
+from glassgpt.model.attention import Surroundings
+from glassgpt.model.block import Block
+from glassgpt.model.config import ModelConfig
+from glassgpt.model.kv_cache import KVCache
+from glassgpt.model.norm import make_norm
+from glassgpt.model.positions import attention_mask, rotary_angles
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer (Radford et al. 2019); `config` says which. Chapter 04.
+
+    `model(token_ids)` gives the logits of the token after each position. With a `KVCache` the call
+    continues behind what the cache has read, and adds to it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocab_size == 0:
+            raise ConfigError("vocab_size=0: give the model a vocabulary size, e.g. tokenizer.vocab_size.")
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = make_norm(config)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.tie_head()
+        self.initialise()
+
+    def forward(self, token_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+        return self.head(self.hidden(token_ids, cache))
+
+    def hidden(self, token_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+        """What the head reads: the residual stream behind the last block, normalised.
+
+        Raises GenerationError for more tokens than the context or the cache holds, TokenizerError for
+        an id outside the vocabulary.
+        """
+        B, T = token_ids.shape
+        n_read = 0 if cache is None else cache.n_tokens
+        self._check(token_ids, n_read)
+        if cache is not None:
+            cache.check_room(B, T)
+
+        x = self.token_embedding(token_ids)
+        positions = torch.arange(n_read, n_read + T, device=token_ids.device)  # (T,)
+        n_padding = None if cache is None else cache.n_padding
+        if n_padding is not None:  # each row counts from its first real token
+            positions = (positions - n_padding[:, None]).clamp(min=0)  # (B, T)
+        rotary = None
+        if self.config.positions == "learned":
+            x = x + self.position_embedding(positions)
+        elif self.config.positions == "rope":
+            rotary = rotary_angles(positions, self.config.d_head, self.config.rope_theta, x.dtype)
+        mask = attention_mask(T, n_read + T, self.config.attention_window, n_padding, x.device)
+
+        x = self.dropout(x)
+        around = Surroundings(mask, rotary, cache)
+        for block in self.blocks:
+            x = block(x, around)
+        if cache is not None:
+            cache.advance(T)
+        return self.final_norm(x)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Set all weights as GPT-2 did (Radford et al. 2019 §2.3 and OpenAI's published code).
+
+        Normal with deviation 0.02, positions 0.01, biases 0, norms 1; the two projections that write to
+        the residual stream are scaled by 1/√(2L), so that its variance does not grow with depth.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                module.reset_parameters()
+        if self.config.positions == "learned":
+            nn.init.normal_(self.position_embedding.weight, std=0.01)
+        for name, weight in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
+
+    def tie_head(self) -> None:
+        """Make head and token embedding one parameter, where the configuration ties them."""
+        if self.config.tied_embeddings:
+            self.head.weight = self.token_embedding.weight
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def uninitialised(
+        cls, config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> "GPT":
+        """A model whose weights have memory but no values yet, for a caller that is about to load them."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.to(dtype=dtype).to_empty(device=device)
+        model.tie_head()  # to_empty gives every module memory of its own
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> "GPT":
+        """Load the model in a model folder (`save_pretrained`, or a checkpoint of a run), in eval mode.
+
+        Raises CheckpointError when the folder is missing, damaged or does not fit.
+        """
+        from glassgpt.model.folder import load_model
+
+        return load_model(Path(folder), device=device, dtype=dtype)[0]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `config.json` to `folder`: whole, or not at all."""
+        from glassgpt.model.folder import save_model
+
+        save_model(self, None, Path(folder))
+
+    def _check(self, token_ids: Tensor, n_read: int) -> None:
+        n_tokens, limit = n_read + token_ids.shape[1], self.config.context_length
+        if n_tokens > limit:
+            raise GenerationError(
+                f"{n_tokens:,} tokens do not fit this model's context_length of {limit:,}. Pass fewer."
+            )
+        # On an accelerator the check would wait for the device; its own kernels complain there.
+        if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
+            lowest, highest = int(token_ids.min()), int(token_ids.max())
+            if lowest < 0 or highest >= self.config.vocab_size:
+                raise TokenizerError(
+                    f"Token id {lowest if lowest < 0 else highest} is outside vocab_size="
+                    f"{self.config.vocab_size} (valid: 0–{self.config.vocab_size - 1}). "
+                    f"Was another tokenizer used?"
+                )
