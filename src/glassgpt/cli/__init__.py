@@ -1,1 +1,1 @@
-"""One command, a file each; no logic of its own."""
+"""One command, `glassgpt`: a file for each of its words, and no logic of its own."""
