@@ -1,0 +1,107 @@
+"""What the next token is computed from: each row's window, read with or without a cache.
+
+A row's window is its prompt and the tokens generated since, at most context_length of them. When a full
+window must take another token, its older half (rounded up) is dropped, and what is left is read again
+from position 0. A model whose positions are learned has no other right way: a token's keys and values
+carry the position that it was read at, and there is none beyond the last. Half, because the re-read then
+happens once in context_length / 2 tokens; dropping one token at a time would repeat it for each of them.
+
+A window depends on its own row only, so a batch gives what each of its prompts gives alone.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glassgpt.model.gpt import GPT
+from glassgpt.model.kv_cache import KVCache
+
+
+class WindowReader:
+    """Reads every row's whole window for every token: nothing to get wrong, and slow."""
+
+    def __init__(self, model: GPT, prompts: list[list[int]]) -> None:
+        self.model = model
+        self.context_length = model.config.context_length
+        self.device = model.head.weight.device
+        self.windows = [list(prompt) for prompt in prompts]
+
+    def append(self, token_ids: list[int]) -> None:
+        """Add one token to each row's window, which loses its older half when it is full."""
+        for window, token_id in zip(self.windows, token_ids, strict=True):
+            if len(window) == self.context_length:
+                del window[: self.context_length - self.context_length // 2]
+            window.append(token_id)
+
+    def next_logits(self) -> Float[Tensor, "B V"]:
+        """The scores of the token that follows each window."""
+        return torch.cat([self._read([window]) for window in self.windows])
+
+    def _read(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B V"]:
+        token_ids = torch.tensor(rows, device=self.device)  # (B, T)
+        return self.model.head(self.model.hidden(token_ids, cache)[:, -1])  # the head for one position only
+
+
+class CachedWindowReader(WindowReader):
+    """Reads the prompts once, then one token of each row at a time.
+
+    All rows share the cache's columns, newest token rightmost; a row with fewer tokens than columns is
+    padded on the left. A row that drops its older half is read again alone, into the same columns.
+    """
+
+    def __init__(self, model: GPT, prompts: list[list[int]], max_new_tokens: int) -> None:
+        super().__init__(model, prompts)
+        # The newest token of all is never read, but a window of one token still needs a column.
+        n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
+        self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
+        self.shortened: list[int] = []  # rows whose cached keys and values no longer fit their window
+
+    def append(self, token_ids: list[int]) -> None:
+        self.shortened = [
+            row for row, window in enumerate(self.windows) if len(window) == self.context_length
+        ]
+        super().append(token_ids)
+
+    def next_logits(self) -> Float[Tensor, "B V"]:
+        if self.cache.n_tokens == 0:
+            return self._read_prompts()
+        if self.shortened:
+            self._read_shortened_again()
+        if self.cache.n_tokens == self.cache.max_tokens:
+            self._drop_columns(self.cache.n_tokens - max(len(window) - 1 for window in self.windows))
+        return self._read([window[-1:] for window in self.windows], self.cache)
+
+    def _read_prompts(self) -> Float[Tensor, "B V"]:
+        n_columns = max(len(window) for window in self.windows)
+        self._set_padding(n_columns, [len(window) for window in self.windows])
+        return self._read([[0] * (n_columns - len(window)) + window for window in self.windows], self.cache)
+
+    def _read_shortened_again(self) -> None:
+        """Put the shortened rows' windows, but for the newest token, in the rightmost columns."""
+        end = self.cache.n_tokens
+        if n_kept := self.context_length // 2:
+            fresh = self._empty_cache(len(self.shortened), n_kept)
+            self._read([self.windows[row][:-1] for row in self.shortened], fresh)
+            self.cache.keys[:, self.shortened, :, end - n_kept : end] = fresh.keys
+            self.cache.values[:, self.shortened, :, end - n_kept : end] = fresh.values
+        self._set_padding(end, [len(window) - 1 for window in self.windows])
+
+    def _drop_columns(self, n: int) -> None:
+        """Move everything `n` columns to the left, over columns that are padding in every row."""
+        n_left = self.cache.n_tokens - n
+        for layer in [
+            *self.cache.keys,
+            *self.cache.values,
+        ]:  # (B, G, S, Dh), one at a time to need less memory
+            layer[:, :, :n_left] = layer[:, :, n:].clone()
+        self.cache.n_tokens = n_left
+        self._set_padding(n_left, [len(window) - 1 for window in self.windows])
+
+    def _set_padding(self, n_columns: int, n_tokens: list[int]) -> None:
+        padding = [n_columns - n for n in n_tokens]
+        # Without padding attention needs no mask, and takes a faster kernel.
+        self.cache.n_padding = torch.tensor(padding, device=self.device) if any(padding) else None
+
+    def _empty_cache(self, n_rows: int, max_tokens: int) -> KVCache:
+        weight = self.model.head.weight
+        return KVCache(self.model.config, n_rows, max_tokens, device=weight.device, dtype=weight.dtype)
