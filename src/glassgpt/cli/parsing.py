@@ -24,7 +24,6 @@ def parse(
         args=arguments,
         prog=f"glassgpt {word}",
         description=about,
-        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.CascadeSubcommandArgs),
         **options,
     )
 

@@ -143,7 +143,7 @@ class ModelConfig:
         return cls(**values)
 
 
-_GPT2_SIZES = {
+GPT2_SIZES = {  # d_model, n_layers, n_heads
     "124M": (768, 12, 12),
     "355M": (1024, 24, 16),
     "774M": (1280, 36, 20),
@@ -157,9 +157,9 @@ def gpt2(size: str = "124M") -> ModelConfig:
     Radford et al. 2019, table 2, with the parameter counts corrected as in OpenAI's repository.
     Raises ConfigError for another size.
     """
-    if size not in _GPT2_SIZES:
-        raise ConfigError(f"There is no GPT-2 of size {size!r}. Sizes: {', '.join(_GPT2_SIZES)}.")
-    d_model, n_layers, n_heads = _GPT2_SIZES[size]
+    if size not in GPT2_SIZES:
+        raise ConfigError(f"There is no GPT-2 of size {size!r}. Sizes: {', '.join(GPT2_SIZES)}.")
+    d_model, n_layers, n_heads = GPT2_SIZES[size]
     return ModelConfig(
         vocab_size=50_257, context_length=1024, d_model=d_model, n_layers=n_layers, n_heads=n_heads
     )

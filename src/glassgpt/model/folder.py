@@ -71,7 +71,7 @@ def load_model(
             + "\n  ".join(problems)
             + "\nCopy it again, or use another checkpoint."
         )
-    config, fingerprint = _read_description(folder / CONFIG)
+    config, fingerprint = read_description(folder / CONFIG)
     model = GPT.uninitialised(config, device, dtype or _dtype_of(folder / WEIGHTS))
     load_weights(model, folder / WEIGHTS)
     tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
@@ -118,7 +118,11 @@ def fit_problems(ours: dict[str, tuple[int, ...]], saved: dict[str, tuple[int, .
     ]
 
 
-def _read_description(path: Path) -> tuple[ModelConfig, str | None]:
+def read_description(path: Path) -> tuple[ModelConfig, str | None]:
+    """The model configuration and the tokenizer's fingerprint in the `config.json` of a model folder.
+
+    Raises CheckpointError when the file is something else.
+    """
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         return ModelConfig.from_dict(description["model"]), description.get("tokenizer_fingerprint")

@@ -1,0 +1,60 @@
+"""`glassgpt generate MODEL`: let a model write, to the terminal, as it goes."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from glassgpt.cli.parsing import parse
+from glassgpt.errors import GenerationError
+from glassgpt.generation.config import SamplingConfig
+
+ABOUT = """\
+Let a model write. The text streams to standard output, everything else to standard error.
+
+Examples:
+  glassgpt generate runs/demo --prompt "The function returns"
+  glassgpt generate runs/demo --prompt "A list" --prompt "A class" --temperature 0
+  glassgpt generate runs/demo --prompt "Once" --top-p 0.9 --max-new-tokens 400 --seed 7
+  echo "What is a generator?" | glassgpt generate runs/demo --prompt -
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """What to write, and with what."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A model folder, or a run folder (its newest whole checkpoint)."""
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """What to go on from; give it again for several texts at once, "-" for standard input."""
+    device: str = "auto"
+    """auto (the fastest there is), cpu, cuda, cuda:1, mps, …"""
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+
+
+def run(arguments: list[str]) -> int:
+    """Parse `arguments`, write, and return the exit code."""
+    options = parse(GenerateOptions, arguments, word="generate", about=ABOUT)
+
+    from glassgpt.generation import complete, generate_text
+    from glassgpt.training.checkpoint import load_for_use
+
+    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in options.prompt] or [""]
+    model, tokenizer = load_for_use(options.model, options.device)
+    if tokenizer is None:
+        raise GenerationError(
+            f"{options.model} holds no tokenizer.json, so its ids cannot be read as text. "
+            "Copy the tokenizer that the model was trained with into that folder."
+        )
+    if len(prompts) > 1:
+        for number, text in enumerate(complete(model, tokenizer, prompts, options.sampling)):
+            print(f"── {number + 1} " + "─" * 60 + f"\n{prompts[number]}{text}")
+        return 0
+    sys.stdout.write(prompts[0])
+    for piece in generate_text(model, tokenizer, prompts[0], options.sampling):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
