@@ -63,8 +63,8 @@ def run(arguments: list[str]) -> int:
         print(describe_model(_read_model_config(folder / "config.json"), options.batch, options.tokens))
     else:
         raise ConfigError(
-            f"{options.target!r} is neither one of GPT-2's sizes ({', '.join(GPT2_SIZES)}) nor a model, run or "
-            f"dataset folder. Check the path."
+            f"{options.target!r} is neither one of GPT-2's sizes ({', '.join(GPT2_SIZES)}) nor a model, "
+            f"run or dataset folder. Check the path."
         )
     return 0
 
@@ -108,7 +108,8 @@ def describe_model(config: ModelConfig, batch: int, tokens: int | None) -> str:
     lines = [
         f"{config.n_layers} layers of {config.n_heads} heads, d_model {config.d_model}, context_length "
         f"{config.context_length:,}, vocab_size {config.vocab_size:,}",
-        f"{config.norm}, {config.positions} positions, {config.feedforward}, {config.kv_heads} key/value heads"
+        f"{config.norm}, {config.positions} positions, {config.feedforward}, "
+        f"{config.kv_heads} key/value heads"
         + (f", window {config.attention_window}" if config.attention_window else ""),
         "",
     ]
