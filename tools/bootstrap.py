@@ -91,7 +91,11 @@ def set_up(stage: str, torch_option: str | None) -> None:
 
     pip("install", pinned("pip"))  # before 23.3, pip downloads a package only to read what it requires
     install_torch(torch_choice)
-    say(f"installing what glassgpt{'' if stage == 'runtime' else ', its tests and its checks'} need …")
+    say(
+        "installing what glassgpt needs …"
+        if stage == "runtime"
+        else "installing what its tests and checks need …"
+    )
     pip("install", *requirements(project, stage))
     pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
 
