@@ -44,9 +44,9 @@ def pip(*arguments: str) -> None:
             output.append(line)
             if line.startswith("Installing collected packages"):
                 INSTALLING.touch()  # from here on an interruption leaves packages in pieces
-            download = re.match(r" *Downloading (?:\S*/)?(\S+ \(.* [MG]B\))", line)
+            download = re.match(r" *Downloading (?:\S*/)?([^-\s]+-[^-\s]+)-\S+ (\(.* [MG]B\))", line)
             if download:
-                say(f"  downloading {download[1]}")
+                say(f"  downloading {download[1]} {download[2]}")
     if process.returncode:
         said = "".join(output)
         raise SetupError(f"pip failed:\n{last_lines(said)}\n{remedy(said)}\nEverything it said: {LOG}")
