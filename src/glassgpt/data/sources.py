@@ -106,38 +106,45 @@ def split_documents(blocks: Iterable[str]) -> Iterator[Piece]:
     for block in blocks:
         *ended, held = (held + block).split(DOCUMENT_SEPARATOR)
         for document in ended:
-            yield from _last_pieces(document, begun)
+            yield from document_pieces(document, begun)
             begun = False
-        while cut := _safe_cut(held):
-            yield Piece(held[:cut], ends_document=False)
-            held, begun = held[cut:], True
-    yield from _last_pieces(held, begun)
+        start = 0
+        n_sure = len(held) - len(DOCUMENT_SEPARATOR) + 1  # what follows may be the beginning of a separator
+        while cut := _next_cut(held, start, n_sure):
+            yield Piece(held[start:cut], ends_document=False)
+            start, begun = cut, True
+        held = held[start:]
+    yield from document_pieces(held, begun)
 
 
-def _last_pieces(text: str, begun: bool) -> Iterator[Piece]:
+def document_pieces(text: str, begun: bool = False) -> Iterator[Piece]:
+    """The pieces of one document, or of what remains of a document that has `begun`."""
     if not begun and not text.strip():
         return
-    while cut := _safe_cut(text):
-        yield Piece(text[:cut], ends_document=False)
-        text = text[cut:]
-    yield Piece(text, ends_document=True)
+    start = 0
+    while cut := _next_cut(text, start, len(text)):
+        yield Piece(text[start:cut], ends_document=False)
+        start = cut
+    yield Piece(text[start:], ends_document=True)
 
 
-def _safe_cut(text: str) -> int:
-    """Where the first piece of `text` ends, or 0 while it cannot be told or need not be cut."""
-    if len(text) <= PIECE_CHARACTERS + 1:
+def _next_cut(text: str, start: int, end: int) -> int:
+    """Where the piece from `start` ends; 0 when all up to `end` may be one piece, or more text may decide."""
+    full = start + PIECE_CHARACTERS
+    if end <= full + 1:
         return 0
-    if place := _LAST_SAFE_PLACE.match(text, 0, PIECE_CHARACTERS + 1):
+    if place := _LAST_SAFE_PLACE.match(text, start, full + 1):
         return place.end()
-    if place := _NEXT_SAFE_PLACE.search(text, PIECE_CHARACTERS - 1, LONGEST_PIECE):
+    if place := _NEXT_SAFE_PLACE.search(text, full - 1, min(end, start + LONGEST_PIECE)):
         return place.end()
-    # Whatever has arrived of a separator at the end stays with what follows it.
-    return LONGEST_PIECE if len(text) >= LONGEST_PIECE + len(DOCUMENT_SEPARATOR) else 0
+    return start + LONGEST_PIECE if end > start + LONGEST_PIECE else 0
 
 
 def _read_jsonl(file: BinaryIO, name: str, field: str) -> Iterator[Piece]:
     offset = 0
     for number, line in enumerate(file, start=1):
+        if number == 1 and line.startswith(codecs.BOM_UTF8):
+            line, offset = line[3:], 3
         where = f"{name}, line {number:,}"
         try:
             record = json.loads(line.decode("utf-8")) if line.strip() else None
@@ -156,7 +163,7 @@ def _read_jsonl(file: BinaryIO, name: str, field: str) -> Iterator[Piece]:
             raise DataError(f"{where}, has no text in field {field!r}. Fields with text: {has}.")
         if not text.isascii():
             _refuse_surrogates(text, where)
-        yield from split_documents([text]) if DOCUMENT_SEPARATOR not in text else _last_pieces(text, False)
+        yield from document_pieces(text)
 
 
 def _refuse_surrogates(text: str, where: str) -> None:

@@ -1,0 +1,139 @@
+"""Batches as a pure function of (seed, step, rank): there is no state to save, and none to get wrong.
+
+The tokens are cut into windows of `context_length` + 1 that share their end tokens. In each epoch every
+window comes once, in an order of its own, and the cuts lie elsewhere, so that no token is always the first
+of its window, which sees nothing before it.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glassgpt.data.permutation import permute, scramble
+from glassgpt.data.shards import TokenArray, check_ids
+from glassgpt.errors import ConfigError, DataError, raise_problems
+
+
+class _Order:
+    """Which window is which: sample number → place of the window's first token."""
+
+    def __init__(self, n_tokens: int, context_length: int, seed: int) -> None:
+        self.context_length = context_length
+        self.key = scramble(np.uint64(seed % 2**64))
+        # One window fewer than would fit, so that the cuts can move; from the first phase to the last they
+        # reach from the first token to the last.
+        self.n_windows = max(1, n_tokens // context_length - 1)
+        self.n_phases = n_tokens - self.n_windows * context_length
+        # A stride without a common divisor visits every phase before one returns; the golden ratio keeps
+        # neighbouring epochs far apart.
+        golden = range(round(0.618 * self.n_phases), 2 * self.n_phases)
+        self.phase_stride = next(stride for stride in golden if math.gcd(stride, self.n_phases) == 1)
+        self.first_phase = int(self.key % np.uint64(self.n_phases))
+
+    def starts(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        epoch, place = np.divmod(samples, self.n_windows)
+        phase = (self.first_phase + epoch * self.phase_stride) % self.n_phases
+        window = permute(place, self.n_windows, scramble(self.key ^ scramble(epoch)))
+        return phase + window * self.context_length
+
+
+class Batches:
+    """`batch(step)` for one rank: token ids and, one place further, the targets.
+
+    All ranks together take the next `world_size` × `micro_batch_size` windows of the epoch's order at each
+    step; where an epoch ends inside a batch, the rest comes from the next. `vocab_size` is the bound that
+    the ids are checked against; None takes that of the tokens, where they know it.
+
+    Raises DataError if the tokens are fewer than `context_length` + 1, ConfigError for sizes that make no
+    sense.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenArray | NDArray[np.integer],
+        *,
+        context_length: int,
+        micro_batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        vocab_size: int | None = None,
+    ) -> None:
+        problems = [
+            f"{name}={value!r} must be at least 1."
+            for name, value in [
+                ("context_length", context_length),
+                ("micro_batch_size", micro_batch_size),
+                ("world_size", world_size),
+            ]
+            if value < 1
+        ]
+        if not 0 <= rank < world_size:
+            problems.append(f"rank={rank} is not in 0 … world_size − 1 = {world_size - 1}.")
+        raise_problems(ConfigError, problems, "The batches' configuration")
+        self.tokens = TokenArray.of(tokens, vocab_size)
+        self.context_length = context_length
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.world_size = world_size
+        _check_length(len(self.tokens), context_length)
+        self._order = _Order(len(self.tokens), context_length, seed)
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Windows that an epoch goes through, all ranks together."""
+        return self._order.n_windows
+
+    def batch(self, step: int) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+        """The token ids of `step`, and the ids that follow them.
+
+        Raises TokenizerError for an id outside the vocabulary.
+        """
+        if step < 0:
+            raise ConfigError(f"step={step} is below 0; steps count from 0.")
+        first = (step * self.world_size + self.rank) * self.micro_batch_size
+        starts = self._order.starts(np.arange(first, first + self.micro_batch_size))
+        return _inputs_and_targets(self.tokens, starts, self.context_length)
+
+
+def eval_windows(
+    tokens: TokenArray | NDArray[np.integer],
+    context_length: int,
+    n_windows: int | None = None,
+    *,
+    vocab_size: int | None = None,
+) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    """At most `n_windows` windows, evenly spaced and without overlap: the same ones at every evaluation.
+
+    None takes all that there are. Raises DataError if not one fits.
+    """
+    tokens = TokenArray.of(tokens, vocab_size)
+    _check_length(len(tokens), context_length)
+    n_all = (len(tokens) - 1) // context_length
+    n_taken = n_all if n_windows is None else min(n_windows, n_all)
+    if n_taken < 1:
+        raise ConfigError(f"n_windows={n_windows} must be at least 1, or None for all.")
+    starts = np.arange(n_taken) * n_all // n_taken * context_length
+    return _inputs_and_targets(tokens, starts, context_length)
+
+
+def _inputs_and_targets(
+    tokens: TokenArray, starts: NDArray[np.int64], context_length: int
+) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    windows = tokens.windows(starts, context_length + 1)  # (B, T + 1)
+    if tokens.vocab_size is not None:
+        check_ids(windows, tokens.vocab_size)
+    ids = torch.from_numpy(windows.astype(np.int64))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def _check_length(n_tokens: int, context_length: int) -> None:
+    if n_tokens < context_length + 1:
+        raise DataError(
+            f"The text has {n_tokens:,} tokens; context_length={context_length:,} needs at least "
+            f"{context_length + 1:,}. Use more text, or a context_length of at most {max(n_tokens - 1, 0):,}."
+        )

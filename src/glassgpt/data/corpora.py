@@ -1,0 +1,158 @@
+"""Text to learn from, by name or by path, read as a stream."""
+
+import difflib
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from glassgpt.data import embedded
+from glassgpt.data.download import download
+from glassgpt.data.sources import TEXT_SUFFIXES, Piece, StandardInput, document_pieces, read_file
+from glassgpt.errors import DataError
+from glassgpt.storage import cache_folder, sha256_of
+
+
+class _Download(NamedTuple):
+    url: str
+    n_bytes: int
+    sha256: str
+
+
+_DOWNLOADS = {
+    "tinyshakespeare": _Download(  # plays of Shakespeare; public domain
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        1_115_394,
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "the-verdict": _Download(  # a short story by Edith Wharton, 1908; public domain
+        "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+        20_479,
+        "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+    ),
+}
+_EMBEDDED = {
+    "embedded": embedded.python_docs,
+    "python-docs": embedded.python_docs,
+    "python-code": embedded.python_code,
+}
+CORPUS_NAMES = (*_EMBEDDED, *_DOWNLOADS)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents that can be gone through again and again, and need never be in memory together."""
+
+    name: str
+    read: Callable[[], Iterator[Piece]]
+    """Begins a new pass over the text."""
+    n_bytes: int | None = None
+    """About how much there is to read, for progress bars. None: not known."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The documents in pieces of bounded size. Raises DataError if there is no text at all."""
+        empty = True
+        for piece in self.read():
+            empty = False
+            yield piece
+        if empty:
+            raise DataError(f"{self.name} holds no text: 0 documents that are more than white space.")
+
+    def documents(self) -> Iterator[str]:
+        """The documents, each whole. Raises DataError if there is none."""
+        parts: list[str] = []
+        for piece in self.pieces():
+            parts.append(piece.text)
+            if piece.ends_document:
+                yield "".join(parts)
+                parts = []
+
+    @classmethod
+    def of(cls, texts: Iterable[str], name: str = "texts") -> "Corpus":
+        """A corpus of documents in memory."""
+        kept = list(texts)
+        return cls(name, lambda: _pieces(kept), sum(map(len, kept)))
+
+
+def read_corpus(source: str | os.PathLike[str], *, field: str = "text") -> Corpus:
+    """Open a named corpus, a file, a folder, a glob pattern, or - for standard input.
+
+    Names come first: write ./embedded for a file of that name. A folder stands for its .txt, .text, .md,
+    .rst and .jsonl files, .gz of these included, in all its folders that are not hidden; a glob pattern
+    (** for folders) for every file that fits. Documents are what lies between <|endoftext|> in a text
+    file, and `field` of each line in a .jsonl file. A corpus that is not in `cache_folder()/corpora` is
+    downloaded there.
+
+    Raises DataError if there is nothing of that name, DownloadError if a corpus cannot be fetched.
+    """
+    name = os.fspath(source)
+    if name in _EMBEDDED:
+        documents = _EMBEDDED[name]
+        return Corpus(name, lambda: _pieces(documents()))
+    if name in _DOWNLOADS:
+        return _files(name, [_fetched(name)], field)
+    if name == "-":
+        return Corpus("standard input", StandardInput().pieces)
+    path = Path(name)
+    if path.is_dir():
+        if files := _text_files(path):
+            return _files(name, files, field)
+        raise DataError(
+            f"The folder {name} holds no text: none of its files ends in {', '.join(TEXT_SUFFIXES)} "
+            f"(or that and .gz). For other files give a pattern, such as '{path / '**' / '*.tex'}'."
+        )
+    if path.exists():
+        return _files(name, [path], field)
+    if files := [Path(match) for match in sorted(glob.glob(name, recursive=True)) if os.path.isfile(match)]:
+        return _files(name, files, field)
+    raise _unknown(name)
+
+
+def _files(name: str, files: list[Path], field: str) -> Corpus:
+    def read() -> Iterator[Piece]:
+        for file in files:
+            yield from read_file(file, field)
+
+    return Corpus(name, read, sum(file.stat().st_size for file in files))
+
+
+def _pieces(documents: Iterable[str]) -> Iterator[Piece]:
+    for document in documents:
+        yield from document_pieces(document)
+
+
+def _text_files(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(root) / name
+            for name in names
+            if not name.startswith(".") and name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES)
+        ]
+    return sorted(found)
+
+
+def _fetched(name: str) -> Path:
+    """Where the named corpus lies once it is there and whole."""
+    path = cache_folder() / "corpora" / f"{name}.txt"
+    wanted = _DOWNLOADS[name]
+    if not path.exists():
+        download(wanted.url, path, n_bytes=wanted.n_bytes, sha256=wanted.sha256)
+    elif path.stat().st_size != wanted.n_bytes or sha256_of(path) != wanted.sha256:
+        raise DataError(
+            f"{path} is not {name}: {path.stat().st_size:,} bytes for {wanted.n_bytes:,}, or altered. "
+            "Remove it, and it is downloaded again."
+        )
+    return path
+
+
+def _unknown(name: str) -> DataError:
+    near = difflib.get_close_matches(name, CORPUS_NAMES, n=1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return DataError(
+        f"There is no corpus, file or folder {name!r}, and no file fits it as a pattern.{guess} "
+        f"Corpora: {', '.join(CORPUS_NAMES)}."
+    )

@@ -1,0 +1,273 @@
+"""Tokenised text on disk: little-endian files of token ids that are mapped into memory, never read whole.
+
+folder/
+├── dataset.json      what is here: see `DatasetInfo`
+├── tokenizer.json    the tokenizer that made the ids
+├── train_00000.bin   ids and nothing else, two bytes each (four if the vocabulary exceeds 65,536)
+└── val_00000.bin
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glassgpt.errors import DataError, TokenizerError, raise_problems
+from glassgpt.storage import recover_folder, sha256_of
+
+if TYPE_CHECKING:
+    from glassgpt.tokenizers import Tokenizer
+
+DATASET_FILE = "dataset.json"
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = 1
+VERIFIED_AT_ONCE_BYTES = 64 << 20  # hashed in a fraction of a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One file of token ids."""
+
+    file: str
+    n_tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideInfo:
+    """One side of the split."""
+
+    n_documents: int
+    n_bytes: int
+    """UTF-8 bytes of the text behind the tokens, separators between documents not counted."""
+    shards: tuple[ShardInfo, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(shard.n_tokens for shard in self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """All that `dataset.json` says."""
+
+    corpus: str
+    vocab_size: int
+    tokenizer_fingerprint: str
+    dtype: str
+    split: str
+    """How documents were parted: "by document", "in order" or "none" (see `glassgpt.data.split`)."""
+    val_fraction: float
+    train: SideInfo
+    val: SideInfo
+
+    def to_json(self) -> str:
+        """`from_json` is the inverse."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, KeyError or TypeError for anything but `to_json`'s form."""
+        values = json.loads(text)
+        if (found := values.pop("format")) != FORMAT:
+            raise ValueError(f"its format is {found!r}, not {FORMAT}")
+        for side in ("train", "val"):
+            shards = tuple(ShardInfo(**shard) for shard in values[side].pop("shards"))
+            values[side] = SideInfo(shards=shards, **values[side])
+        info = cls(**values)
+        if info.dtype not in ("<u2", "<u4"):
+            raise ValueError(f"its dtype is {info.dtype!r}, not '<u2' or '<u4'")
+        return info
+
+
+def dtype_for(vocab_size: int) -> str:
+    """The smallest type that holds every id: two bytes while they suffice."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+class TokenArray:
+    """Token ids that lie in one array or in several shards, read as if they were one."""
+
+    def __init__(self, shards: list[NDArray[np.integer]], *, vocab_size: int | None = None) -> None:
+        self.vocab_size = vocab_size
+        self.dtype = shards[0].dtype if shards else np.dtype("<u2")
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards], dtype=np.int64)
+        self._starts = self._ends - [len(shard) for shard in shards]
+
+    @classmethod
+    def of(cls, tokens: "TokenArray | NDArray[np.integer]", vocab_size: int | None = None) -> "TokenArray":
+        """`tokens` as a TokenArray; `vocab_size`, where given, is the one to hold."""
+        if isinstance(tokens, TokenArray):
+            if vocab_size in (None, tokens.vocab_size):
+                return tokens
+            return cls(tokens._shards, vocab_size=vocab_size)
+        array = np.asarray(tokens)
+        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+            raise DataError(
+                f"Tokens must be one row of whole numbers, not shape {array.shape} of {array.dtype}."
+            )
+        return cls([array], vocab_size=vocab_size)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, place: slice | int) -> Any:
+        """The ids at a slice (a copy), or the id at one place."""
+        if not isinstance(place, slice):
+            return int(self[range(len(self))[place] : range(len(self))[place] + 1][0])
+        start, stop, step = place.indices(len(self))
+        if step != 1:
+            raise IndexError(f"A slice of tokens has step 1, not {step}.")
+        parts = [
+            shard[max(start - first, 0) : stop - first]
+            for shard, first, end in zip(self._shards, self._starts, self._ends, strict=True)
+            if first < stop and start < end
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
+
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.integer]:
+        """The ids at `start` … `start + length − 1` for each of `starts`, a row each."""
+        rows = np.empty((len(starts), length), self.dtype)
+        shard_of = np.searchsorted(self._ends, starts, side="right")
+        is_inside = starts + length <= self._ends[shard_of]
+        for number in np.unique(shard_of[is_inside]):
+            here = is_inside & (shard_of == number)
+            views = np.lib.stride_tricks.sliding_window_view(self._shards[number], length)
+            rows[here] = views[starts[here] - self._starts[number]]
+        for row in np.flatnonzero(~is_inside):  # a window across the end of a shard is rare
+            rows[row] = self[int(starts[row]) : int(starts[row]) + length]
+        return rows
+
+
+def check_ids(ids: NDArray[np.integer], vocab_size: int) -> None:
+    """Raise TokenizerError if one of `ids` is outside the vocabulary."""
+    if not ids.size:
+        return
+    for token_id in (int(ids.max()), int(ids.min())):
+        if not 0 <= token_id < vocab_size:
+            raise TokenizerError(
+                f"Token id {token_id} is outside vocab_size={vocab_size} (valid: 0–{vocab_size - 1}). "
+                "Was another tokenizer used?"
+            )
+
+
+class TokenShards:
+    """A tokenised corpus in a folder, parted into `train` and `val`."""
+
+    def __init__(self, folder: Path, info: DatasetInfo) -> None:
+        self.folder = folder
+        self.info = info
+
+    @classmethod
+    def open(cls, folder: Path | str, *, verify: bool | None = None) -> "TokenShards":
+        """Open what `prepare` has written.
+
+        The size of every shard is checked. `verify=True` also checks their SHA-256 and that every id is in
+        the vocabulary, which reads them all; None does so for datasets of up to 64 MiB.
+
+        Raises DataError naming all that is missing, cut short, altered or not as described.
+        """
+        folder = Path(folder)
+        recover_folder(folder)
+        dataset = cls(folder, _read_info(folder))
+        raise_problems(DataError, dataset._problems(verify), f"The dataset in {folder}")
+        return dataset
+
+    @property
+    def vocab_size(self) -> int:
+        return self.info.vocab_size
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        return self.info.tokenizer_fingerprint
+
+    @property
+    def train_bytes(self) -> int:
+        """UTF-8 bytes behind `train`."""
+        return self.info.train.n_bytes
+
+    @property
+    def val_bytes(self) -> int:
+        """UTF-8 bytes behind `val`."""
+        return self.info.val.n_bytes
+
+    @cached_property
+    def train(self) -> TokenArray:
+        return self._tokens(self.info.train)
+
+    @cached_property
+    def val(self) -> TokenArray:
+        return self._tokens(self.info.val)
+
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer that made the ids. Raises DataError if the one in the folder is another."""
+        from glassgpt.tokenizers import load_tokenizer
+
+        tokenizer = load_tokenizer(self.folder / TOKENIZER_FILE)
+        if tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise DataError(
+                f"{self.folder / TOKENIZER_FILE} has the fingerprint {tokenizer.fingerprint[:12]}…, the "
+                f"dataset {self.tokenizer_fingerprint[:12]}…. Prepare the corpus again."
+            )
+        return tokenizer
+
+    def _tokens(self, side: SideInfo) -> TokenArray:
+        shards = [
+            np.asarray(np.memmap(self.folder / shard.file, dtype=self.info.dtype, mode="r"))
+            for shard in side.shards
+        ]
+        return TokenArray(shards, vocab_size=self.vocab_size)
+
+    def _problems(self, verify: bool | None) -> list[str]:
+        width = np.dtype(self.info.dtype).itemsize
+        shards = [*self.info.train.shards, *self.info.val.shards]
+        problems = (
+            [] if (self.folder / TOKENIZER_FILE).is_file() else [_problem(TOKENIZER_FILE, "is missing")]
+        )
+        for shard in shards:
+            path = self.folder / shard.file
+            if not path.is_file():
+                problems.append(_problem(shard.file, "is missing"))
+            elif (n_bytes := path.stat().st_size) != width * shard.n_tokens:
+                problems.append(
+                    _problem(shard.file, f"has {n_bytes:,} bytes, not {width * shard.n_tokens:,}")
+                )
+        if verify is None:
+            verify = width * sum(shard.n_tokens for shard in shards) <= VERIFIED_AT_ONCE_BYTES
+        if verify and not problems:
+            problems = [
+                _problem(shard.file, "was altered (its SHA-256 differs)")
+                for shard in shards
+                if sha256_of(self.folder / shard.file) != shard.sha256
+            ]
+        if verify and not problems:
+            for shard in shards:
+                check_ids(
+                    np.memmap(self.folder / shard.file, dtype=self.info.dtype, mode="r"), self.vocab_size
+                )
+        return problems
+
+
+def _problem(file: str, what: str) -> str:
+    return f"{file} {what}. Prepare the corpus again."
+
+
+def _read_info(folder: Path) -> DatasetInfo:
+    path = folder / DATASET_FILE
+    try:
+        return DatasetInfo.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} is not a dataset: it has no {DATASET_FILE}. Make one with glassgpt prepare."
+        ) from None
+    except OSError as fault:
+        raise DataError(f"Cannot read {path}: {fault.strerror}. Check the path.") from fault
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise DataError(
+            f"{path} does not describe a dataset ({type(fault).__name__}: {fault}). Prepare the corpus again."
+        ) from fault
