@@ -1,0 +1,181 @@
+"""Byte-level byte-pair encoding: lossless for any text, a vocabulary of any size from 256 up."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import tiktoken
+
+from glassgpt.errors import TokenizerError
+from glassgpt.tokenizers.bpe_training import N_BYTES, count_pieces, learn_merges
+from glassgpt.tokenizers.gpt2_files import read_gpt2_merges
+from glassgpt.tokenizers.interface import END_OF_TEXT, Tokenizer, require_utf8, split_special, unknown_id
+from glassgpt.tokenizers.long_pieces import LongPieceEncoder
+from glassgpt.tokenizers.pattern import PATTERN, chunks, cut
+from glassgpt.tokenizers.printable import GPT2_BYTE_ORDER, from_printable, read_merges, to_printable
+
+_BYTES_IN_ORDER = bytes(range(N_BYTES))
+
+# tiktoken's regular expressions overflow their stack on long white space, and some of its releases take n²
+# steps for a piece of n bytes. It gets text in chunks; a longer piece is merged by LongPieceEncoder.
+_CHUNK_CHARACTERS = 1 << 13
+
+
+class BPETokenizer(Tokenizer):
+    """Ids 0–255 are the bytes, one more for each merge in the order learnt, then the special tokens.
+
+    Text is cut by GPT-2's pattern, each piece becomes its UTF-8 bytes, and in it the pair learnt first is
+    merged first (Sennrich et al. 2016, arXiv:1508.07909; over bytes: Radford et al. 2019 §2.2). Encoding is
+    `tiktoken` on our merges; `by_hand.bpe.encode` gives the same ids. Chapter 01.
+    """
+
+    kind: ClassVar[str] = "bpe"
+
+    def __init__(
+        self,
+        merges: Sequence[tuple[int, int]],
+        special_tokens: Iterable[str] = (END_OF_TEXT,),
+        byte_order: bytes = _BYTES_IN_ORDER,
+    ) -> None:
+        """`merges` as training gives them; `byte_order[i]` is the byte that id i stands for.
+
+        Raises TokenizerError for a merge of ids that do not exist yet, or two tokens that are the same.
+        """
+        names = list(special_tokens)
+        if sorted(byte_order) != list(range(N_BYTES)):
+            raise TokenizerError("byte_order must hold each of the 256 bytes once.")
+        _check_special(names)
+        self.merges = [(left, right) for left, right in merges]
+        self.byte_order = byte_order
+        tokens = [bytes([byte]) for byte in byte_order]
+        for rank, (left, right) in enumerate(self.merges):
+            if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
+                raise TokenizerError(
+                    f"Merge {rank} joins ids {left} and {right}; before it only 0–{len(tokens) - 1} exist."
+                )
+            tokens.append(tokens[left] + tokens[right])
+        self._id_of = {token: token_id for token_id, token in enumerate(tokens)}
+        if len(self._id_of) < len(tokens):
+            raise TokenizerError("Two merges make the same token; each must make one of its own.")
+        self.special_tokens = {name: len(tokens) + i for i, name in enumerate(names)}
+        self._bytes_of = dict(enumerate([*tokens, *(name.encode("utf-8") for name in names)]))
+        self.vocab_size = len(self._bytes_of)
+        self._tiktoken = tiktoken.Encoding(
+            "glassgpt", pat_str=PATTERN, mergeable_ranks=self._id_of, special_tokens={}
+        )
+
+    @classmethod
+    def train(
+        cls,
+        texts: str | Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Iterable[str] = (END_OF_TEXT,),
+        progress: bool = False,
+    ) -> Self:
+        """Learn a vocabulary: the merges of `by_hand.bpe.train`, fast; `special_tokens` divide the texts.
+
+        `texts` may be a generator over more text than memory holds. When all pieces of text have become one
+        token each before `vocab_size` is reached, the vocabulary stays smaller.
+        Raises TokenizerError for a vocab_size below the 256 bytes and the special tokens, and for no text.
+        """
+        names = list(special_tokens)
+        _check_special(names)
+        n_merges = vocab_size - N_BYTES - len(names)
+        if n_merges < 0:
+            raise TokenizerError(
+                f"vocab_size={vocab_size} is too small: 256 bytes and {len(names)} special tokens need at "
+                f"least {N_BYTES + len(names)}."
+            )
+        pieces = count_pieces(texts, names, progress=progress)
+        if not pieces:
+            raise TokenizerError("There is no text to learn a vocabulary from: 0 characters. Give some text.")
+        return cls(learn_merges(pieces, n_merges, progress=progress), names)
+
+    @classmethod
+    def gpt2(cls) -> Self:
+        """GPT-2's own 50,257 tokens, from OpenAI's two files in the cache folder.
+
+        Raises TokenizerError when they are missing or not the ones OpenAI published.
+        """
+        return cls(read_gpt2_merges(), (END_OF_TEXT,), GPT2_BYTE_ORDER)
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of `text`. Special tokens in it are text like any other unless `allow_special`.
+
+        Raises TokenizerError for a lone surrogate, the one thing that UTF-8 cannot hold.
+        """
+        require_utf8(text)
+        if not allow_special:
+            return self._encode_text(text)
+        ids: list[int] = []
+        for place, part in enumerate(split_special(text, self.special_tokens)):
+            ids += [self.special_tokens[part]] if place % 2 else self._encode_text(part)
+        return ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes behind `ids`. Raises TokenizerError for an id outside the vocabulary."""
+        try:
+            return b"".join([self._bytes_of[token_id] for token_id in ids])
+        except KeyError as fault:
+            raise unknown_id(fault.args[0], self.vocab_size) from None
+
+    def content(self) -> dict[str, Any]:
+        """The bytes in the order of their ids, the merges and the special tokens, all readable."""
+        written = {token_id: to_printable(token) for token, token_id in self._id_of.items()}
+        return {
+            "bytes": to_printable(self.byte_order),
+            "merges": [f"{written[left]} {written[right]}" for left, right in self.merges],
+            "special_tokens": list(self.special_tokens),
+        }
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Self:
+        """The inverse of `content`. Raises TokenizerError when it does not describe a tokenizer."""
+        try:
+            byte_order = from_printable(content["bytes"])
+            merges, _ = read_merges(content["merges"], byte_order)
+            return cls(merges, content["special_tokens"], byte_order)
+        except (KeyError, TypeError, ValueError) as fault:
+            raise TokenizerError(
+                f"This is not a BPE vocabulary ({fault!r}). Save the tokenizer again."
+            ) from fault
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of: `tiktoken`'s half lives in Rust and is built again."""
+        return type(self), (self.merges, tuple(self.special_tokens), self.byte_order)
+
+    def _encode_text(self, text: str) -> list[int]:
+        if len(text) <= _CHUNK_CHARACTERS:
+            return self._tiktoken.encode_ordinary(text)
+        ids: list[int] = []
+        for chunk in chunks(text, _CHUNK_CHARACTERS):
+            if len(chunk) <= 2 * _CHUNK_CHARACTERS:
+                ids += self._tiktoken.encode_ordinary(chunk)
+                continue
+            for piece in cut(chunk):
+                if len(piece) <= _CHUNK_CHARACTERS:
+                    ids += self._tiktoken.encode_ordinary(piece)
+                else:
+                    data = np.frombuffer(piece.encode("utf-8"), dtype=np.uint8)
+                    ids += self._long_pieces.encode(self._id_of_byte[data])
+        return ids
+
+    @cached_property
+    def _long_pieces(self) -> LongPieceEncoder:
+        return LongPieceEncoder(self.merges, N_BYTES)
+
+    @cached_property
+    def _id_of_byte(self) -> np.ndarray:
+        return np.argsort(np.frombuffer(self.byte_order, dtype=np.uint8))
+
+
+def _check_special(names: list[str]) -> None:
+    wrong = [name for name in names if not isinstance(name, str) or not name]
+    if wrong or len(set(names)) < len(names):
+        raise TokenizerError(
+            f"special_tokens={names!r} must be different strings that are not empty, such as {END_OF_TEXT!r}."
+        )
+    for name in names:
+        require_utf8(name)
