@@ -33,8 +33,10 @@ class Estimate:
     parameters: Parameters
     weights_bytes: int
     """The weights alone, in the precision asked for."""
+    activation_bytes: int
+    """What the forward pass keeps for the backward pass, without dropout and without the logits."""
     training_bytes: int
-    """float32 weights, gradients and AdamW's two moments, and the activations kept for backward."""
+    """float32 weights, gradients and AdamW's two moments, and the activations."""
     cache_bytes_per_token: int
     """Keys and values of one token in all layers."""
     forward_flops_per_token: int
@@ -66,20 +68,23 @@ def estimate(
 ) -> Estimate:
     """Estimate the costs of `config` for `micro_batch_size` sequences of `tokens` (default: the context).
 
-    A matrix of n weights costs 2n FLOPs a token forward, and the scores and their use 4·T·D more per
+    `bytes_per_number` is that of weights, activations and cache: 4 for float32, 2 for bfloat16.
+
+    A matrix of n weights costs 2n FLOPs a token forward, and the scores and their use 4·H·Dh·T more per
     layer, so a trained token costs 6N + 12·L·H·Dh·T (Chowdhery et al. 2022, arXiv:2204.02311 appendix
-    B); N counts the head and leaves the embedding tables out, which are only looked up. Like the paper,
-    it does not halve the attention for causality. Chapter 04.
+    B); N counts the matrices, the head's among them, and not the embedding tables, which are only looked
+    up. Like the paper, it does not halve the attention for causality. Chapter 04.
     """
     n_tokens = config.context_length if tokens is None else tokens
     parameters = count_parameters(config)
-    matrices = parameters.attention + parameters.feedforward + config.vocab_size * config.d_model
     span = min(n_tokens, config.attention_window or n_tokens)
-    forward = 2 * matrices + 4 * config.n_layers * config.n_heads * config.d_head * span
+    mixing = 4 * config.n_layers * config.n_heads * config.d_head * span
+    forward = 2 * _matrix_weights(config) + mixing
     activations = _activation_numbers_per_token(config) * micro_batch_size * n_tokens * bytes_per_number
     return Estimate(
         parameters=parameters,
         weights_bytes=parameters.total * bytes_per_number,
+        activation_bytes=activations,
         training_bytes=parameters.total * 4 * 4 + activations,
         cache_bytes_per_token=2 * config.n_layers * config.kv_heads * config.d_head * bytes_per_number,
         forward_flops_per_token=forward,
@@ -87,15 +92,32 @@ def estimate(
     )
 
 
+def _matrix_weights(config: ModelConfig) -> int:
+    """Weights that every token is multiplied by: all matrices of the blocks, and the head."""
+    D, heads = config.d_model, config.n_heads + 2 * config.kv_heads
+    attention = D * heads * config.d_head + D * D
+    feedforward = (3 if config.feedforward == "swiglu" else 2) * D * config.hidden_width
+    return config.n_layers * (attention + feedforward) + config.vocab_size * D
+
+
 def _activation_numbers_per_token(config: ModelConfig) -> int:
     """Numbers a token leaves behind for the backward pass, with the fused attention that keeps no T × T.
 
-    Each operation keeps its inputs: per layer two norms (D each), three projections and their inputs (D,
-    D, F), q, k, v and the mixed heads (D), and the feed-forward's bend (F, or 3 F for swiglu). The
-    logits are not among them: the loss is computed in slices that are thrown away.
+    Each operation keeps its inputs: a norm D (an rmsnorm 2 D, since it is two operations on a CPU), the
+    four projections D, D, D and F, the attention q, k and v (and its output, which is o_proj's input),
+    the feed-forward's bend F, or 3 F for swiglu. Rotated queries and keys are kept beside the unrotated
+    ones, which share their memory with v, and come in an order that costs o_proj a copy. The last norm
+    and the head keep their inputs too.
+
+    Single numbers per token or head are left out, and so are the logits: the loss is computed in slices
+    that are thrown away. Dropout would add its masks and, on a CPU, the T × T attention weights.
     """
     D, width = config.d_model, config.hidden_width
-    heads = (config.n_heads + 2 * config.kv_heads) * config.d_head
+    kv_width = config.kv_heads * config.d_head
+    norm = 2 * D if config.norm == "rmsnorm" else D
+    attention = D + (D + 2 * kv_width) + D
+    if config.positions == "rope":
+        attention += (D + kv_width) + D
     bend = 3 * width if config.feedforward == "swiglu" else width
-    per_layer = 2 * D + (D + heads + 2 * D) + (D + bend + width)
-    return config.n_layers * per_layer + 2 * D
+    feedforward = D + bend + width
+    return config.n_layers * (2 * norm + attention + feedforward) + norm + D
