@@ -42,6 +42,11 @@ class KVCache:
                 f"n_padding has shape {tuple(n_padding.shape)}; it needs one number for each of the "
                 f"{batch_size} rows."
             )
+        if n_padding is not None and not bool(((n_padding >= 0) & (n_padding < max_tokens)).all()):
+            raise GenerationError(
+                f"n_padding={n_padding.tolist()} leaves a row of max_tokens={max_tokens:,} without a token; "
+                f"each number must be 0 to {max_tokens - 1:,}."
+            )
         shape = (config.n_layers, batch_size, config.kv_heads, max_tokens, config.d_head)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
@@ -85,5 +90,5 @@ class KVCache:
         self.n_tokens += n_new
 
     def reset(self) -> None:
-        """Forget everything read so far; the memory stays."""
+        """Forget everything read so far; the memory and the rows' padding stay."""
         self.n_tokens = 0

@@ -55,7 +55,7 @@ def attention_mask(
     if n_padding is None and unwindowed and n_queries in (1, n_keys):
         return None  # the fused kernel knows these two cases without a mask
     keys = torch.arange(n_keys, device=device)
-    queries = keys[-n_queries:, None]  # (T, 1)
+    queries = keys[n_keys - n_queries :, None]  # (T, 1)
     visible = keys <= queries  # (T, S)
     if window is not None:
         visible = visible & (keys > queries - window)
