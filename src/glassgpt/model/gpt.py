@@ -8,11 +8,14 @@ token ids (B, T)
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from glassgpt.errors import ConfigError, GenerationError, TokenizerError
 from glassgpt.model.attention import Surroundings
@@ -115,10 +118,14 @@ class GPT(nn.Module):
         cls, config: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> "GPT":
         """A model whose weights have memory but no values yet, for a caller that is about to load them."""
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialising():
             model = cls(config)
-        model.to(dtype=dtype).to_empty(device=device)
-        model.tie_head()  # to_empty gives every module memory of its own
+        memory = {
+            name: torch.empty(weight.shape, device=device, dtype=dtype or weight.dtype)
+            for name, weight in model.state_dict().items()
+        }
+        model.load_state_dict(memory, assign=True)
+        model.tie_head()  # by now every module has memory of its own
         return model
 
     @classmethod
@@ -154,3 +161,15 @@ class GPT(nn.Module):
                     f"{self.config.vocab_size} (valid: 0–{self.config.vocab_size - 1}). "
                     f"Was another tokenizer used?"
                 )
+
+
+class _WithoutInitialising(TorchFunctionMode):
+    """Skip the functions of torch.nn.init: drawing even imaginary normal numbers makes PyTorch import its
+    compiler, which takes seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
