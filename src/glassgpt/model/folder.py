@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from glassgpt.errors import CheckpointError, GlassGPTError
 from glassgpt.model.config import ModelConfig
@@ -130,11 +129,12 @@ def read_description(path: Path) -> tuple[ModelConfig, str | None]:
         raise CheckpointError(f"{path} does not describe a GlassGPT model: {fault}.") from fault
 
 
-def _dtype_of(path: Path) -> torch.dtype:
-    """The dtype of the first matrix in the file; ours hold one dtype throughout."""
+def _dtype_of(path: Path) -> torch.dtype | None:
+    """The dtype of the weights in the file; ours hold one throughout."""
     try:
         with safe_open(path, framework="pt") as saved:
-            tensor: Tensor = saved.get_tensor("final_norm.weight")
-            return tensor.dtype
+            if "final_norm.weight" in saved.keys():  # noqa: SIM118
+                return saved.get_tensor("final_norm.weight").dtype
+            return None  # not a model's file; `load_weights` will say what it lacks
     except (OSError, SafetensorError) as fault:
         raise CheckpointError(f"{path} cannot be read as safetensors: {fault}. Copy it again.") from fault
