@@ -65,16 +65,20 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
     Before that every file is synced and listed in `manifest.json`. When the block raises, the temporary
     folder is removed and `final` is untouched. Where `final` already exists it is moved aside first and
     removed last; `recover_folder` puts it back if the process dies between the two renames.
+
+    Raises `error` when the disk will not take it, and before anything is written when `final` holds files
+    that no manifest of ours lists: replacing the folder would destroy them.
     """
-    final = Path(final)
+    final = Path(final).resolve()  # through a symbolic link, to the folder that is to be replaced
     with explained(error, final):
+        _refuse_to_destroy(final, error)
         final.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
         os.chmod(staging, 0o777 & ~_umask())
     try:
         with explained(error, final):
             yield staging
-            _write_manifest(staging)
+            _seal(staging)
             previous = _previous(final)
             if final.exists():
                 if previous.exists():
@@ -92,8 +96,9 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
 
 def recover_folder(final: Path) -> None:
     """Put back the previous version of `final` if a write died between its two renames."""
-    previous = _previous(Path(final))
-    if previous.exists() and not Path(final).exists():
+    final = Path(final).resolve()
+    previous = _previous(final)
+    if previous.exists() and not final.exists():
         os.rename(previous, final)
 
 
@@ -102,7 +107,7 @@ def folder_problems(folder: Path) -> list[str]:
     manifest = Path(folder) / MANIFEST
     try:
         listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
+        expected = {name: (int(entry["bytes"]), entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
@@ -138,10 +143,33 @@ def explained(error: type[GlassGPTError], path: Path) -> Iterator[None]:
         raise error(f"Cannot write {path}: {fault.strerror or fault}. {remedy}") from fault
 
 
-def _write_manifest(folder: Path) -> None:
+def _refuse_to_destroy(final: Path, error: type[GlassGPTError]) -> None:
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise error(f"{final} is a file, and a folder is to be written there. Choose another name.")
+    try:
+        listed = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        listed = {}
+    except (ValueError, KeyError, TypeError):
+        return  # a damaged manifest is still one of ours
+    written = {MANIFEST, *(name.split("/")[0] for name in listed)}
+    foreign = sorted(path.name for path in final.iterdir() if path.name not in written)
+    if foreign:
+        raise error(
+            f"{final} would be replaced, but holds files that were not written with it: "
+            f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}. "
+            f"Choose another folder, or move them away."
+        )
+
+
+def _seal(folder: Path) -> None:
+    """Sync every file of `folder`, make it as readable as any new file, and list it in the manifest."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with open(path, "rb") as file:
+        os.chmod(path, 0o666 & ~_umask())  # safetensors makes its files private
+        with open(path, "r+b") as file:  # Windows syncs only what is open for writing
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
