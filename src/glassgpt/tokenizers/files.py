@@ -64,6 +64,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     if expected != actual:
         raise TokenizerError(
             f"{path} was altered: its fingerprint is {str(expected)[:12]}…, that of its content "
-            f"{actual[:12]}…. Ids would no longer mean what they meant; restore the file, or train and save again."
+            f"{actual[:12]}…. Ids would no longer mean what they meant; restore the file, or train and save "
+            "again."
         )
     return kind, content

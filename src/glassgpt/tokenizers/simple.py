@@ -39,27 +39,28 @@ def join_words(words: Iterable[str]) -> str:
     """Words and marks as a text, with spaces where English has them: nearly the inverse of `split_words`.
 
     Which white space stood where is lost; every gap becomes one space. A mark that both opens and closes is
-    taken to open when it is the first, third, … of its kind, or right after a word.
+    taken to open when it is the first, third, … of its kind.
     """
     words = ["", *words, ""]
     parts: list[str] = []
     is_open: set[str] = set()
     glued = True  # the next word follows without a space
     for previous, word, following in zip(words, words[1:], words[2:], strict=False):
-        after_word = previous[-1:].isalnum()
         to_left = to_right = False  # glued on that side?
         if word in _CLOSING:
             to_left = True
         elif word in _OPENING:
             to_right = True
-        elif word in _JOINING or (word in _APOSTROPHES and after_word and following in _CONTRACTED):
+        elif word in _JOINING or (
+            word in _APOSTROPHES and previous[-1:].isalnum() and following in _CONTRACTED
+        ):
             to_left = to_right = True
         elif word in _APOSTROPHES and word not in is_open and previous.endswith("s"):
             to_left = True  # the boys' books
         elif word in _PAIRED:
-            to_left = word in is_open and not (word == '"' and after_word)
+            to_left = word in is_open
             to_right = not to_left
-            is_open = is_open | {word} if to_right else is_open - {word}
+            is_open ^= {word}
         parts += [word] if glued or to_left else [" ", word]
         glued = to_right
     return "".join(parts)
