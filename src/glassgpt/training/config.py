@@ -76,7 +76,7 @@ class ScheduleConfig:
         if self.kind not in get_args(ScheduleKind):
             yield _not_one_of("schedule.kind", self.kind, ScheduleKind)
         if self.warmup_steps is not None and not _is_count(self.warmup_steps, 0):
-            yield f"schedule.warmup_steps={self.warmup_steps!r} must be a whole number of at least 0, or None."
+            yield f"schedule.warmup_steps={self.warmup_steps!r} must be a whole number from 0, or None."
         for name in ("min_lr_ratio", "decay_fraction"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value <= 1:

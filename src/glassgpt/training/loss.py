@@ -57,15 +57,16 @@ def linear_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd passes them by position
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, training: bool
     ) -> Tensor:
+        wants_hidden, wants_weight = (training and needed for needed in ctx.needs_input_grad[:2])
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        counted = targets != IGNORED
+        counted = (targets != IGNORED).to(exact)
         n_counted = counted.sum()
-        total = torch.zeros((), dtype=exact, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if training else None
-        grad_weight = torch.zeros_like(weight, dtype=exact) if training else None
+        total = torch.zeros_like(n_counted)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
 
         for start in range(0, len(hidden), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
@@ -74,11 +75,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = (h @ weight.T).to(exact)  # (chunk, V)
             log_total = logits.logsumexp(dim=-1, keepdim=True)
             total += ((log_total - logits.gather(1, target)) * counts).sum()
-            if training:
-                grad = logits.sub_(log_total).exp_()  # softmax, in the memory of the logits
-                grad.scatter_add_(1, target, -torch.ones_like(target, dtype=exact))
-                grad = (grad * (counts / n_counted)).to(h.dtype)
-                torch.mm(grad, weight, out=grad_hidden[rows])
+            if not (wants_hidden or wants_weight):
+                continue
+            grad = logits.sub_(log_total).exp_()  # softmax, in the memory of the logits
+            grad.scatter_add_(1, target, -torch.ones_like(target, dtype=exact))
+            grad = grad.mul_(counts / n_counted).to(h.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = grad @ weight
+            if grad_weight is not None:
                 grad_weight += grad.T @ h
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
@@ -86,9 +90,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grad_loss, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad_loss
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad_loss).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None, None, None
 
 
 def perplexity(loss: float) -> float:

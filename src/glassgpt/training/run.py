@@ -1,0 +1,147 @@
+"""The run folder before the first step: whose it is, and the data and tokenizer the run works with.
+
+runs/first/
+    config.json      everything needed to repeat the run
+    data/            the corpus as token ids, where the run prepared it
+    metrics.jsonl    one JSON object a line
+    loss.png         the same as a picture
+    samples/         step_000200.txt: what the model wrote by then
+    checkpoints/     step_000500/: a model folder plus what going on needs
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from glassgpt.data import Corpus, TokenShards, prepare, read_corpus
+from glassgpt.data.shards import DATASET_FILE
+from glassgpt.errors import ConfigError, TokenizerError
+from glassgpt.model.config import ModelConfig
+from glassgpt.model.gpt import GPT
+from glassgpt.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from glassgpt.training.checkpoint import checkpoints_of, newest_checkpoint
+from glassgpt.training.config import RUN_CONFIG, TrainConfig
+from glassgpt.training.progress import Say
+
+_FIXED = [
+    "data",
+    "tokenizer",
+    "tokenizer_vocab_size",
+    "val_fraction",
+    "model",
+    "micro_batch_size",
+    "tokens_per_step",
+    "seed",
+]
+"""What cannot change when a run goes on: the weights, the batches or the meaning of the losses hang on it."""
+
+
+def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None:
+    """Make `config.out` the folder of this run, and return the checkpoint to go on from, if there is one.
+
+    Raises ConfigError when the folder holds another run, or settings that cannot change were changed;
+    CheckpointError when checkpoints are there but none is whole.
+    """
+    saved = checkpoints_of(config.out)
+    if saved and not resume:
+        raise ConfigError(
+            f"{config.out} already holds a run that has reached step {max(saved):,}. Go on with it: "
+            f"glassgpt train --resume {config.out}. Or give this one another folder with --out."
+        )
+    if resume and (config.out / RUN_CONFIG).exists():
+        _check_same_run(TrainConfig.load(config.out), config)
+    checkpoint = newest_checkpoint(config.out, say)
+    config.save(config.out / RUN_CONFIG)
+    return checkpoint
+
+
+def _check_same_run(before: TrainConfig, now: TrainConfig) -> None:
+    old, new = before.to_dict(), now.to_dict()
+    changed = [f"{name}: {old[name]!r}, now {new[name]!r}" for name in _FIXED if old[name] != new[name]]
+    if before.optimizer.name != now.optimizer.name:
+        changed.append(f"optimizer.name: {before.optimizer.name!r}, now {now.optimizer.name!r}")
+    if changed:
+        raise ConfigError(
+            f"The run in {now.out} cannot go on with other settings than it began with:\n  "
+            + "\n  ".join(changed)
+            + "\nLeave these as they were, or start a new run with another --out."
+        )
+
+
+def open_data(config: TrainConfig, going_on: bool, say: Say) -> TokenShards:
+    """The token ids to train on: a prepared folder as it is, anything else prepared into the run folder.
+
+    A run that goes on finds what it prepared before. Raises what reading a corpus raises, and
+    TokenizerError when a prepared folder was made with another tokenizer than the one asked for.
+    """
+    if (Path(config.data) / DATASET_FILE).is_file():
+        shards = TokenShards.open(Path(config.data))
+        _check_tokenizer(config, shards)
+        return shards
+    folder = config.out / "data"
+    if not (going_on and (folder / DATASET_FILE).is_file()):
+        corpus = read_corpus(config.data)  # once: standard input cannot be opened again
+        tokenizer = make_tokenizer(config, corpus, say)
+        prepare(corpus, folder, tokenizer, val_fraction=config.val_fraction, overwrite=True)
+    return TokenShards.open(folder)
+
+
+def make_tokenizer(config: TrainConfig, corpus: Corpus, say: Say) -> Tokenizer:
+    """The tokenizer that `config.tokenizer` names: trained on the corpus, or read."""
+    if config.tokenizer == "bpe":
+        say(f"Training a tokenizer of {config.tokenizer_vocab_size:,} tokens on {corpus.name}.")
+        return BPETokenizer.train(corpus.documents(), config.tokenizer_vocab_size, progress=True)
+    if config.tokenizer == "char":
+        return CharTokenizer.train(corpus.documents())
+    return _read_tokenizer(config.tokenizer)
+
+
+def model_config_for(config: TrainConfig, shards: TokenShards) -> ModelConfig:
+    """`config.model` with a vocabulary for these tokens; a larger one than needed is padding.
+
+    Raises ConfigError when it is smaller.
+    """
+    vocab_size = config.model.vocab_size or shards.vocab_size
+    if vocab_size < shards.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={vocab_size:,} is smaller than the tokenizer's {shards.vocab_size:,}. "
+            f"Leave it at 0 to take that, or give at least as much."
+        )
+    return replace(config.model, vocab_size=vocab_size)
+
+
+def check_belongs(
+    checkpoint: Path,
+    model: GPT,
+    tokenizer: Tokenizer | None,
+    model_config: ModelConfig,
+    shards: TokenShards,
+) -> None:
+    """Raise TokenizerError or ConfigError unless a checkpoint is of this model and reads these tokens."""
+    fingerprint = tokenizer.fingerprint if tokenizer else "none"
+    if fingerprint != shards.tokenizer_fingerprint:
+        raise TokenizerError(
+            f"The data in {shards.folder} was made with a tokenizer that does not belong to the model: its "
+            f"fingerprint is {shards.tokenizer_fingerprint[:12]}, that of {checkpoint} {fingerprint[:12]}. "
+            f"Prepare the data with the tokenizer.json of the checkpoint."
+        )
+    if model.config != model_config:
+        raise ConfigError(
+            f"{checkpoint} holds another model than the settings say:\n  {model.config}\n  {model_config}\n"
+            f"Put the run's own {RUN_CONFIG} back, or start a new run with another --out."
+        )
+
+
+def _read_tokenizer(name: str) -> Tokenizer:
+    return BPETokenizer.gpt2() if name == "gpt2" else load_tokenizer(Path(name))
+
+
+def _check_tokenizer(config: TrainConfig, shards: TokenShards) -> None:
+    if config.tokenizer in ("bpe", "char"):
+        return  # "trained on the data": the data brings the one that was
+    asked = _read_tokenizer(config.tokenizer)
+    if asked.fingerprint != shards.tokenizer_fingerprint:
+        raise TokenizerError(
+            f"{config.data} was prepared with another tokenizer (fingerprint "
+            f"{shards.tokenizer_fingerprint[:12]}) than {config.tokenizer} ({asked.fingerprint[:12]}). "
+            f"Prepare it again with this tokenizer, or leave --tokenizer out to use the data's own."
+        )

@@ -1,0 +1,297 @@
+"""The training loop: batches in, a smaller loss out. Chapter 06.
+
+Step n of a run is a function of the weights, the optimizer's averages and (config, n) alone. That is why a
+run that was interrupted anywhere, and goes on from a checkpoint, is bit for bit the run that was not.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from glassgpt.data import Batches, TokenShards, eval_windows
+from glassgpt.errors import ConfigError
+from glassgpt.model.folder import load_model
+from glassgpt.model.gpt import GPT
+from glassgpt.training.checkpoint import TrainState, load_checkpoint, prune_checkpoints, save_checkpoint
+from glassgpt.training.clock import Clock
+from glassgpt.training.config import TrainConfig
+from glassgpt.training.evaluation import evaluate
+from glassgpt.training.interruption import Interruption
+from glassgpt.training.loss import bits_per_byte, linear_cross_entropy
+from glassgpt.training.metrics import MetricsLog, read_metrics
+from glassgpt.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
+from glassgpt.training.plot import LOSS_PLOT, draw_loss
+from glassgpt.training.precision import Execution, choose_execution
+from glassgpt.training.progress import Progress, Say
+from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, open_data
+from glassgpt.training.samples import sample_prompt, write_sample
+from glassgpt.training.schedule import learning_rate, share_of_highest
+
+Stopped = Literal["finished", "interrupted", "time", "early stop"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to. `val_loss` is the last one measured, in nats a token."""
+
+    run: Path
+    checkpoint: Path
+    stopped: Stopped
+    step: int
+    tokens: int
+    seconds: float
+    n_parameters: int
+    val_loss: float
+    val_bits_per_byte: float
+    best_val_loss: float
+    best_step: int
+
+
+def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -> TrainResult:
+    """Train a GPT as `config` says, in the run folder `config.out`; with `resume`, go on with the run there.
+
+    `say` gets each line that is meant for people. Ctrl-C finishes the step, saves, and returns with
+    stopped="interrupted".
+
+    Raises ConfigError for settings that do not go together, and when the loss stops being a number;
+    DataError and TokenizerError for what the data or the tokenizer cannot do; CheckpointError when the run
+    folder cannot be read or written.
+    """
+    execution = choose_execution(config)
+    checkpoint = claim_run_folder(config, resume, say)
+    shards = open_data(config, resume, say)
+    with torch.random.fork_rng(_cuda_devices(execution)):  # the caller's random numbers stay the caller's
+        return _Training(config, execution, shards, checkpoint, say).run()
+
+
+class _Training:
+    """One call of `train`: what the loop works with, and its parts."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        execution: Execution,
+        shards: TokenShards,
+        checkpoint: Path | None,
+        say: Say,
+    ) -> None:
+        self.config, self.execution, self.shards, self.say = config, execution, shards, say
+        self.tokenizer = shards.tokenizer()
+        self.prompt = sample_prompt(self.tokenizer, config)
+        self.batches = Batches(
+            shards.train,
+            context_length=config.model.context_length,
+            micro_batch_size=config.micro_batch_size,
+            seed=config.seed,
+        )
+        self.windows = eval_windows(shards.val, config.model.context_length, config.eval_windows)
+        model_config = model_config_for(config, shards)
+        if checkpoint is None:
+            torch.manual_seed(config.seed)
+            self.model = GPT(model_config).to(execution.device)
+        else:
+            self.model, tokenizer = load_model(checkpoint, execution.device)
+            check_belongs(checkpoint, self.model, tokenizer, model_config, shards)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.state = TrainState()
+        if checkpoint is not None:
+            self.state = load_checkpoint(checkpoint, self.model, self.optimizer)
+        self.hidden = torch.compile(self.model.hidden) if execution.compiled else self.model.hidden
+        self.checkpoint = checkpoint
+        self.unchecked: list[tuple[int, Tensor, Tensor]] = []
+
+    def run(self) -> TrainResult:
+        config, state = self.config, self.state
+        self.say(
+            f"{self.model.n_parameters:,} parameters, {len(self.shards.train):,} tokens to learn from, "
+            f"{self.execution.describe()}."
+            + (f" Going on from {self.checkpoint}." if self.checkpoint else "")
+        )
+        with (
+            MetricsLog(config.out, state.step if self.checkpoint else -1, config.tensorboard) as self.metrics,
+            Progress(config.steps, state.step, self.say) as self.progress,
+            Interruption() as self.interruption,
+        ):
+            self.clock = Clock(state.seconds, config.max_minutes)
+            if self.checkpoint is None:
+                self.evaluate()  # what an untrained model is worth: about log V
+            self.model.train()
+            stopped = self.why_stop()
+            while stopped is None:
+                state.step += 1
+                loss, grad_norm = self.optimizer_step(state.step)
+                if self.is_due(config.log_every_steps):
+                    self.log(loss, grad_norm)
+                if self.is_due(config.eval_every_steps):
+                    self.evaluate()
+                if self.is_due(config.sample_every_steps):
+                    self.sample()
+                stopped = self.why_stop()
+                if stopped or self.is_due(config.checkpoint_every_steps):
+                    self.save()
+        return self.result(stopped)
+
+    def optimizer_step(self, step: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Step number `step`: the loss before it and the norm of its gradient, both still on the device."""
+        config, n_micro_batches = self.config, self.config.n_micro_batches
+        torch.manual_seed(dropout_seed(config.seed, step))
+        loss = torch.zeros((), device=self.execution.device)
+        for n in range(n_micro_batches):
+            token_ids, targets = (
+                part.to(self.execution.device, non_blocking=True)
+                for part in self.batches.batch((step - 1) * n_micro_batches + n)
+            )
+            with self.execution.autocast():
+                # All micro-batches have the same number of tokens: the mean of means is the mean.
+                part = linear_cross_entropy(self.hidden(token_ids), self.model.head.weight, targets)
+                part = part / n_micro_batches
+            part.backward()
+            loss += part.detach()
+        grad_norm = clip_gradients(self.model.parameters(), config.optimizer.grad_clip)
+        set_learning_rate(self.optimizer, share_of_highest(step, config))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        n_tokens = n_micro_batches * config.micro_batch_size * config.model.context_length
+        self.state.tokens += n_tokens
+        self.clock.count(n_tokens)
+        self.unchecked.append((step, loss, grad_norm))
+        self.progress.advance()
+        return loss, grad_norm
+
+    def log(self, loss: Tensor, grad_norm: Tensor) -> None:
+        self.check_numbers()
+        state = self.state
+        speed = self.clock.tokens_per_second()
+        self.metrics.append(
+            {
+                "step": state.step,
+                "loss": loss.item(),
+                "lr": learning_rate(state.step, self.config),
+                "grad_norm": grad_norm.item(),
+                "tokens": state.tokens,
+                "tokens_per_second": round(speed, 1),
+                "seconds": round(self.clock.seconds(), 3),
+            }
+        )
+        self.progress.show(state.step, loss.item(), speed)
+
+    def evaluate(self) -> None:
+        self.check_numbers()
+        state = self.state
+        with self.clock.paused():
+            state.val_loss = evaluate(self.model, self.windows, self.config.micro_batch_size, self.execution)
+        if state.val_loss < state.best_val_loss:
+            state.best_val_loss, state.best_step, state.evals_since_best = state.val_loss, state.step, 0
+        else:
+            state.evals_since_best += 1
+        bits = self.val_bits_per_byte()
+        self.metrics.append(
+            {
+                "step": state.step,
+                "val_loss": state.val_loss,
+                "val_bits_per_byte": bits,
+                "tokens": state.tokens,
+                "seconds": round(self.clock.seconds(), 3),
+            }
+        )
+        self.progress.val_loss = state.val_loss
+        self.say(f"step {state.step:,}: held-out loss {state.val_loss:.4f}, {bits:.3f} bits per byte")
+
+    def sample(self) -> None:
+        with self.clock.paused():
+            text = write_sample(self.model, self.tokenizer, self.prompt, self.config, self.state.step)
+        self.say(f"step {self.state.step:,} writes: {text!r}")
+
+    def save(self) -> None:
+        self.check_numbers()
+        with self.clock.paused():
+            self.metrics.sync()  # before the checkpoint that counts on these lines
+            self.state.seconds = self.clock.seconds()
+            self.checkpoint = save_checkpoint(
+                self.config.out, self.model, self.tokenizer, self.optimizer, self.state
+            )
+            prune_checkpoints(self.config.out, self.config.keep_checkpoints, self.state.best_step)
+            draw_loss(read_metrics(self.config.out), self.config.out / LOSS_PLOT)
+
+    def check_numbers(self) -> None:
+        """Raise ConfigError if the loss or the gradient of any step since the last look was not a number.
+
+        Looking makes the processor wait for the device, so it happens only now and then; but always before
+        a checkpoint, which therefore never holds such weights.
+        """
+        for step, *numbers in self.unchecked:
+            loss, grad_norm = torch.stack(numbers).tolist()
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                last_good = self.checkpoint.name if self.checkpoint else "none yet"
+                clip = self.config.optimizer.grad_clip
+                raise ConfigError(
+                    f"Loss is {loss:.4g} at step {step:,} (lr {learning_rate(step, self.config):.2g}, "
+                    f"gradient norm {grad_norm:.2g}). Last good checkpoint: {last_good}. "
+                    f"Lower optimizer.lr or "
+                    + ("set optimizer.grad_clip." if clip is None else f"optimizer.grad_clip (now {clip:g}).")
+                )
+        self.unchecked.clear()
+
+    def is_due(self, every_steps: int | None) -> bool:
+        """Whether something done so often is done at this step; all is done at the last one."""
+        if every_steps is None:
+            return False
+        return self.state.step % every_steps == 0 or self.state.step == self.config.steps
+
+    def why_stop(self) -> Stopped | None:
+        patience = self.config.early_stop_evals
+        if self.state.step >= self.config.steps:
+            return "finished"
+        if patience is not None and self.state.evals_since_best >= patience:
+            return "early stop"
+        if self.interruption.requested:
+            return "interrupted"
+        return "time" if self.clock.is_over() else None
+
+    def val_bits_per_byte(self) -> float:
+        return bits_per_byte(self.state.val_loss, len(self.shards.val), self.shards.val_bytes)
+
+    def result(self, stopped: Stopped) -> TrainResult:
+        state, run = self.state, self.config.out
+        assert self.checkpoint is not None, "the last step saves"
+        self.say(_LAST_WORDS[stopped].format(step=f"{state.step:,}", checkpoint=self.checkpoint, run=run))
+        return TrainResult(
+            run=run,
+            checkpoint=self.checkpoint,
+            stopped=stopped,
+            step=state.step,
+            tokens=state.tokens,
+            seconds=state.seconds,
+            n_parameters=self.model.n_parameters,
+            val_loss=state.val_loss,
+            val_bits_per_byte=self.val_bits_per_byte(),
+            best_val_loss=state.best_val_loss,
+            best_step=state.best_step,
+        )
+
+
+_GO_ON = "To go on: glassgpt train --resume {run}"
+_LAST_WORDS: dict[Stopped, str] = {
+    "finished": "Finished all {step} steps: {checkpoint}",
+    "early stop": "Stopped at step {step}, as the held-out loss no longer falls: {checkpoint}",
+    "interrupted": "Interrupted after step {step}, saved as {checkpoint}. " + _GO_ON,
+    "time": "Time is up after step {step}, saved as {checkpoint}. " + _GO_ON,
+}
+
+
+def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
+    """What random numbers inside the model start from at a step: a function of (seed, step, rank), so that
+    no state of a generator need be saved."""
+    digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def _cuda_devices(execution: Execution) -> list[torch.device]:
+    return [execution.device] if execution.device.type == "cuda" else []
