@@ -38,8 +38,8 @@ class WindowReader:
         return torch.cat([self._read([window]) for window in self.windows])
 
     def _read(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B V"]:
-        token_ids = torch.tensor(rows, device=self.device)  # (B, T)
-        return self.model.head(self.model.hidden(token_ids, cache)[:, -1])  # the head for one position only
+        hidden = self.model.hidden(torch.tensor(rows, device=self.device), cache)  # (B, T, D)
+        return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
 
 
 class CachedWindowReader(WindowReader):
@@ -81,7 +81,8 @@ class CachedWindowReader(WindowReader):
         end = self.cache.n_tokens
         if n_kept := self.context_length // 2:
             fresh = self._empty_cache(len(self.shortened), n_kept)
-            self._read([self.windows[row][:-1] for row in self.shortened], fresh)
+            rows = [self.windows[row][:-1] for row in self.shortened]
+            self.model.hidden(torch.tensor(rows, device=self.device), fresh)
             self.cache.keys[:, self.shortened, :, end - n_kept : end] = fresh.keys
             self.cache.values[:, self.shortened, :, end - n_kept : end] = fresh.values
         self._set_padding(end, [len(window) - 1 for window in self.windows])
@@ -93,7 +94,7 @@ class CachedWindowReader(WindowReader):
             *self.cache.keys,
             *self.cache.values,
         ]:  # (B, G, S, Dh), one at a time to need less memory
-            layer[:, :, :n_left] = layer[:, :, n:].clone()
+            layer[:, :, :n_left] = layer[:, :, n : n + n_left].clone()
         self.cache.n_tokens = n_left
         self._set_padding(n_left, [len(window) - 1 for window in self.windows])
 
