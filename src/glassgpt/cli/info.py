@@ -4,7 +4,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,9 @@ from glassgpt.errors import ConfigError
 from glassgpt.model.config import GPT2_SIZES, ModelConfig, gpt2
 from glassgpt.model.costs import estimate
 from glassgpt.storage import cache_folder
+
+if TYPE_CHECKING:
+    from glassgpt.data import TokenShards
 
 ABOUT = """\
 Say what this machine is; or, given a TARGET, what that is: one of GPT-2's sizes, a model folder, a run
@@ -51,7 +54,7 @@ def run(arguments: list[str]) -> int:
     elif (folder / "dataset.json").is_file():
         from glassgpt.data import TokenShards
 
-        print(TokenShards.open(folder).describe())
+        print(describe_dataset(TokenShards.open(folder)))
     elif (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         from glassgpt.training.config import TrainConfig
 
@@ -74,7 +77,7 @@ def describe_machine() -> str:
     import torch
 
     from glassgpt import __version__
-    from glassgpt.data import CORPORA
+    from glassgpt.data import CORPUS_NAMES
     from glassgpt.training.config import TrainConfig
     from glassgpt.training.precision import choose_execution
 
@@ -87,7 +90,7 @@ def describe_machine() -> str:
             f"training runs on {choose_execution(TrainConfig()).describe()}",
             f"cache            {cache}",
             f"gpt2 vocabulary  {vocabulary}",
-            f"corpora          {', '.join(CORPORA)}",
+            f"corpora          {', '.join(CORPUS_NAMES)}",
         ]
     )
 
@@ -126,6 +129,19 @@ def describe_model(config: ModelConfig, batch: int, tokens: int | None) -> str:
         f"  a token read                {costs.forward_flops_per_token / 1e9:.3g} GFLOP",
         f"  a token trained on          {costs.training_flops_per_token / 1e9:.3g} GFLOP",
     ]
+    return "\n".join(lines)
+
+
+def describe_dataset(shards: "TokenShards") -> str:
+    """What was tokenised, and how much of it lies on each side of the split."""
+    info = shards.info
+    lines = [f"{shards.folder}: {info.corpus} in {info.vocab_size:,} tokens, split {info.split}"]
+    for name, side in [("to learn from", info.train), ("held out", info.val)]:
+        ratio = f", {side.n_bytes / side.n_tokens:.2f} bytes a token" if side.n_tokens else ""
+        lines.append(
+            f"  {name:<14}{side.n_tokens:>15,} tokens  {side.n_bytes:>15,} bytes  "
+            f"{side.n_documents:>9,} documents{ratio}"
+        )
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from glassgpt.cli.info import describe_dataset
 from glassgpt.cli.parsing import parse
 
 ABOUT = """\
@@ -46,10 +47,12 @@ def run(arguments: list[str]) -> int:
     """Parse `arguments`, prepare, and return the exit code."""
     options = parse(PrepareOptions, arguments, word="prepare", about=ABOUT)
 
-    from glassgpt.data import choose_tokenizer, prepare, read_corpus
+    from glassgpt.data import make_tokenizer, prepare, read_corpus
 
     corpus = read_corpus(options.source, field=options.field)
-    tokenizer = choose_tokenizer(options.tokenizer, corpus, vocab_size=options.vocab_size)
+    tokenizer = make_tokenizer(
+        options.tokenizer, corpus, vocab_size=options.vocab_size, val_fraction=options.val_fraction
+    )
     shards = prepare(
         corpus,
         options.out,
@@ -58,6 +61,6 @@ def run(arguments: list[str]) -> int:
         n_workers=options.workers,
         overwrite=options.overwrite,
     )
-    print(shards.describe())
+    print(describe_dataset(shards))
     print(f"Train on it:  glassgpt train --data {options.out}")
     return 0

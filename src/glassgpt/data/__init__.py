@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from glassgpt.data.shards import TokenShards as TokenShards
     from glassgpt.data.sliding_window import SlidingWindowDataset as SlidingWindowDataset
     from glassgpt.data.sliding_window import create_dataloader as create_dataloader
+    from glassgpt.data.vocabulary import make_tokenizer as make_tokenizer
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -24,5 +25,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "preparation": ["prepare"],
         "shards": ["TokenArray", "TokenShards"],
         "sliding_window": ["SlidingWindowDataset", "create_dataloader"],
+        "vocabulary": ["make_tokenizer"],
     },
 )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from glassgpt.training.config import ScheduleConfig as ScheduleConfig
     from glassgpt.training.config import TrainConfig as TrainConfig
     from glassgpt.training.evaluation import evaluate as evaluate
+    from glassgpt.training.evaluation import gzip_bits_per_byte as gzip_bits_per_byte
+    from glassgpt.training.evaluation import unigram_bits_per_byte as unigram_bits_per_byte
     from glassgpt.training.loss import bits_per_byte as bits_per_byte
     from glassgpt.training.loss import cross_entropy as cross_entropy
     from glassgpt.training.loss import linear_cross_entropy as linear_cross_entropy
@@ -28,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "checkpoint": ["load_checkpoint", "load_for_use", "newest_checkpoint", "save_checkpoint"],
         "config": ["OptimizerConfig", "ScheduleConfig", "TrainConfig"],
-        "evaluation": ["evaluate"],
+        "evaluation": ["evaluate", "gzip_bits_per_byte", "unigram_bits_per_byte"],
         "loss": ["bits_per_byte", "cross_entropy", "linear_cross_entropy", "perplexity"],
         "metrics": ["read_metrics"],
         "optimizer": ["make_optimizer"],

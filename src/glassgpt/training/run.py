@@ -12,12 +12,12 @@ runs/first/
 from dataclasses import replace
 from pathlib import Path
 
-from glassgpt.data import Corpus, TokenShards, prepare, read_corpus
+from glassgpt.data import TokenShards, make_tokenizer, prepare, read_corpus
 from glassgpt.data.shards import DATASET_FILE
 from glassgpt.errors import ConfigError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
-from glassgpt.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from glassgpt.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import checkpoints_of, newest_checkpoint
 from glassgpt.training.config import RUN_CONFIG, TrainConfig
 from glassgpt.training.progress import Say
@@ -80,19 +80,13 @@ def open_data(config: TrainConfig, going_on: bool, say: Say) -> TokenShards:
     folder = config.out / "data"
     if not (going_on and (folder / DATASET_FILE).is_file()):
         corpus = read_corpus(config.data)  # once: standard input cannot be opened again
-        tokenizer = make_tokenizer(config, corpus, say)
+        if config.tokenizer == "bpe":
+            say(f"Training a tokenizer of {config.tokenizer_vocab_size:,} tokens on {corpus.name}.")
+        tokenizer = make_tokenizer(
+            config.tokenizer, corpus, vocab_size=config.tokenizer_vocab_size, val_fraction=config.val_fraction
+        )
         prepare(corpus, folder, tokenizer, val_fraction=config.val_fraction, overwrite=True)
     return TokenShards.open(folder)
-
-
-def make_tokenizer(config: TrainConfig, corpus: Corpus, say: Say) -> Tokenizer:
-    """The tokenizer that `config.tokenizer` names: trained on the corpus, or read."""
-    if config.tokenizer == "bpe":
-        say(f"Training a tokenizer of {config.tokenizer_vocab_size:,} tokens on {corpus.name}.")
-        return BPETokenizer.train(corpus.documents(), config.tokenizer_vocab_size, progress=True)
-    if config.tokenizer == "char":
-        return CharTokenizer.train(corpus.documents())
-    return _read_tokenizer(config.tokenizer)
 
 
 def model_config_for(config: TrainConfig, shards: TokenShards) -> ModelConfig:
@@ -131,14 +125,10 @@ def check_belongs(
         )
 
 
-def _read_tokenizer(name: str) -> Tokenizer:
-    return BPETokenizer.gpt2() if name == "gpt2" else load_tokenizer(Path(name))
-
-
 def _check_tokenizer(config: TrainConfig, shards: TokenShards) -> None:
     if config.tokenizer in ("bpe", "char"):
         return  # "trained on the data": the data brings the one that was
-    asked = _read_tokenizer(config.tokenizer)
+    asked = BPETokenizer.gpt2() if config.tokenizer == "gpt2" else load_tokenizer(Path(config.tokenizer))
     if asked.fingerprint != shards.tokenizer_fingerprint:
         raise TokenizerError(
             f"{config.data} was prepared with another tokenizer (fingerprint "

@@ -1,0 +1,151 @@
+"""`glassgpt demo`: the whole path from raw text to a GPT that writes, on text that is already here."""
+
+import tempfile
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from glassgpt.cli.parsing import parse
+from glassgpt.errors import ConfigError
+from glassgpt.model.config import ModelConfig
+from glassgpt.training.config import OptimizerConfig, TrainConfig
+
+ABOUT = """\
+The whole path on real text, offline: gather English that this Python carries in its own documentation,
+train a tokenizer on it, train a GPT, watch it learn, let it write.
+
+Examples:
+  glassgpt demo                  about three minutes on two cores
+  glassgpt demo --minutes 10     the same, longer: it writes better
+"""
+
+SENTENCE = "The function returns a dictionary of unhashable hippopotamuses."
+PROMPT = "This method returns"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """How long, and where to."""
+
+    minutes: float = 2.5
+    """How long to train. The number of steps is chosen for this machine's speed."""
+    out: Path = Path("runs/demo")
+    """The run folder; a number is added when that run exists already."""
+    seed: int = 0
+    """Same seed and as many steps: the same model."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise ConfigError(f"minutes={self.minutes!r} must be a positive number.")
+
+
+def run(arguments: list[str]) -> int:
+    """Parse `arguments`, walk the path, and return the exit code."""
+    options = parse(DemoOptions, arguments, word="demo", about=ABOUT)
+    out = _free_folder(options.out)
+
+    _heading("Text")
+    print("Reading the English in this Python's own documentation …")
+    from glassgpt.data import make_tokenizer, prepare, read_corpus
+
+    corpus = read_corpus("embedded")
+    documents = list(corpus.documents())
+    print(f"{len(documents):,} documents, {sum(map(len, documents)):,} characters. One of them begins:\n")
+    print(_quoted(max(documents, key=len)[:300] + " …"))
+
+    _heading("Tokens")
+    config = demo_config(out, options.seed)
+    started = time.perf_counter()
+    tokenizer = make_tokenizer(
+        "bpe", corpus, vocab_size=config.tokenizer_vocab_size, val_fraction=config.val_fraction
+    )
+    from glassgpt.tokenizers import pieces
+
+    print(
+        f"A byte-pair vocabulary of {tokenizer.vocab_size:,} tokens, learnt in "
+        f"{time.perf_counter() - started:.1f} s. How it cuts a sentence:\n"
+    )
+    print("    " + "|".join(pieces(tokenizer, SENTENCE)) + "\n")
+    shards = prepare(corpus, out / "data", tokenizer, val_fraction=config.val_fraction)
+    print(
+        f"{len(shards.train):,} tokens to learn from; {len(shards.val):,} are held out, from documents that "
+        "training never sees."
+    )
+
+    _heading("Training")
+    from glassgpt.training import train
+
+    config = replace(config, data=str(out / "data"))
+    steps = max(20, round(60 * options.minutes / _seconds_per_step(config)))
+    every = max(1, steps // 5)
+    config = replace(
+        config, steps=steps, eval_every_steps=every, sample_every_steps=every, checkpoint_every_steps=every
+    )
+    print(f"{steps:,} steps will take about {options.minutes:g} minutes here.")
+    result = train(config)
+
+    _heading("What it came to")
+    from glassgpt.training import gzip_bits_per_byte
+
+    held_out = tokenizer.decode_bytes(shards.val[:].tolist())
+    print(f"held-out text, bits per byte:   this model {result.val_bits_per_byte:.3f}")
+    print(f"                                gzip       {gzip_bits_per_byte(held_out):.3f}")
+    print(f"the loss as it fell:            {result.run / 'loss.png'}")
+
+    _heading("A passage")
+    from glassgpt.generation import SamplingConfig, generate_text
+    from glassgpt.training import load_for_use
+
+    model, _ = load_for_use(result.run)
+    sampling = SamplingConfig(max_new_tokens=120, temperature=0.8, top_p=0.95, seed=options.seed)
+    print(PROMPT, end="")
+    for piece in generate_text(model, tokenizer, PROMPT, sampling):
+        print(piece, end="", flush=True)
+    print("\n")
+    print("Try next:")
+    print(f'  glassgpt generate {result.run} --prompt "A generator is"')
+    print(f"  glassgpt info {result.run}")
+    print("  glassgpt train --help")
+    return 0
+
+
+def demo_config(out: Path, seed: int) -> TrainConfig:
+    """The demo's run, but for its data and its length: small enough to learn something in minutes."""
+    return TrainConfig(
+        data="embedded",
+        out=out,
+        tokenizer_vocab_size=2048,
+        model=ModelConfig(context_length=128, d_model=192, n_layers=4, n_heads=6),
+        micro_batch_size=16,
+        optimizer=OptimizerConfig(lr=3e-3),
+        eval_windows=None,
+        sample_prompt=PROMPT,
+        seed=seed,
+    )
+
+
+def _seconds_per_step(config: TrainConfig) -> float:
+    """How long a step takes on this machine, by taking a few in a folder that is thrown away."""
+    from glassgpt.training import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        trial = replace(config, out=Path(folder), steps=12, eval_windows=1, sample_every_steps=None)
+        result = train(trial, say=lambda _: None)
+    return result.seconds / result.step
+
+
+def _free_folder(wanted: Path) -> Path:
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _heading(text: str) -> None:
+    print(f"\n── {text} " + "─" * (76 - len(text)), flush=True)
+
+
+def _quoted(text: str) -> str:
+    return textwrap.indent(textwrap.fill(" ".join(text.split()), 76), "    ")
