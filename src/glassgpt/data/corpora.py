@@ -21,16 +21,38 @@ class _Download(NamedTuple):
     sha256: str
 
 
-_DOWNLOADS = {
-    "tinyshakespeare": _Download(  # plays of Shakespeare; public domain
-        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+_GITHUB = "https://raw.githubusercontent.com"
+_BOOKS = f"{_GITHUB}/mlschmitt/classic-books-markdown/944882722e9a96fa6cf2739dc2ea757e101f412f"
+_DOWNLOADS = {  # all in the public domain
+    "tinyshakespeare": _Download(
+        f"{_GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         1_115_394,
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
-    "the-verdict": _Download(  # a short story by Edith Wharton, 1908; public domain
-        "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+    "the-verdict": _Download(
+        f"{_GITHUB}/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
         20_479,
         "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+    ),
+    "alice": _Download(
+        f"{_BOOKS}/Lewis%20Carroll/Alice%27s%20Adventures%20in%20Wonderland.md",
+        146_330,
+        "9e230a8a7a35d94af5cdaeecc7c26b1528c195c7af64ad9436bdf3658a42c6f6",
+    ),
+    "pride-and-prejudice": _Download(
+        f"{_BOOKS}/Jane%20Austen/Pride%20and%20Prejudice.md",
+        688_493,
+        "1a7b76fa6d827b79926f09c33101216c9044b1c27a0461ab22315d952674dc31",
+    ),
+    "moby-dick": _Download(
+        f"{_BOOKS}/Herman%20Melville/Moby-Dick.md",
+        1_200_152,
+        "664746ebf8a3532450f24cb76022c34e54547f61480602c57efa4c73c83ec6ca",
+    ),
+    "war-and-peace": _Download(
+        f"{_BOOKS}/Leo%20Tolstoy/War%20and%20Peace.md",
+        3_236_872,
+        "32efbebb4fa346b0051b32a4f9225267f0e737135a996f635424051c3b57f787",
     ),
 }
 _EMBEDDED = {

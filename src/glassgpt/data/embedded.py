@@ -18,9 +18,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from glassgpt.data.sources import DOCUMENT_SEPARATOR
 from glassgpt.errors import DataError
 from glassgpt.storage import cache_folder, write_atomically
+from glassgpt.tokenizers.interface import END_OF_TEXT
 
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 
@@ -59,12 +59,12 @@ def python_docs() -> Iterator[str]:
     """
     kept = _cache_file()
     if kept.is_file():
-        yield from kept.read_text(encoding="utf-8").split(DOCUMENT_SEPARATOR)
+        yield from kept.read_text(encoding="utf-8").split(END_OF_TEXT)
         return
     documents = _gathered()
     # A cache that cannot be written costs some seconds the next time, and nothing else.
     with contextlib.suppress(DataError):
-        write_atomically(kept, DOCUMENT_SEPARATOR.join(documents), DataError)
+        write_atomically(kept, END_OF_TEXT.join(documents), DataError)
     yield from documents
 
 

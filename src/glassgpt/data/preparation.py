@@ -31,7 +31,7 @@ from glassgpt.data.shards import (
 )
 from glassgpt.data.split import Part, parts, plan_split
 from glassgpt.errors import ConfigError, DataError, raise_problems
-from glassgpt.storage import explained, recover_folder, staged_folder, write_atomically
+from glassgpt.storage import recover_folder, staged_folder, write_atomically
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -78,7 +78,7 @@ def prepare(
     with staged_folder(out, DataError) as staging:
         tokenizer.save(staging / TOKENIZER_FILE)
         dtype = dtype_for(tokenizer.vocab_size)
-        train, val = (_SideWriter(staging, side, out, dtype, shard_tokens) for side in ("train", "val"))
+        train, val = (_SideWriter(staging, side, dtype, shard_tokens) for side in ("train", "val"))
         bar = byte_bar("tokenising", split.n_bytes, progress)
         results = _encode_all(_jobs(parts(corpus, split)), tokenizer, staging, n_workers)
         with bar, train, val, contextlib.closing(results):
@@ -119,11 +119,11 @@ class _Encoded(NamedTuple):
 class _SideWriter:
     """Writes the ids of one side into shards of equal size, counting and hashing as it goes."""
 
-    def __init__(self, folder: Path, side: str, out: Path, dtype: str, shard_tokens: int) -> None:
+    def __init__(self, folder: Path, side: str, dtype: str, shard_tokens: int) -> None:
         self.n_bytes = 0
         self._n_ended = 0
         self._is_unfinished = False
-        self._folder, self._side, self._out = folder, side, out
+        self._folder, self._side = folder, side
         self._dtype = np.dtype(dtype)
         self._shard_tokens = shard_tokens
         self._file: BinaryIO | None = None
@@ -142,17 +142,16 @@ class _SideWriter:
         self._n_ended += encoded.n_ended
         self._is_unfinished = encoded.is_unfinished
         ids = encoded.ids
-        with explained(DataError, self._out):
-            while len(ids):
-                if self._file is None:
-                    self._file = open(self._folder / self._name(), "wb")  # noqa: SIM115 - open across calls
-                now, ids = np.split(ids, [self._shard_tokens - self._n_tokens])
-                data = now.astype(self._dtype).tobytes()
-                self._file.write(data)
-                self._digest.update(data)
-                self._n_tokens += len(now)
-                if self._n_tokens == self._shard_tokens:
-                    self._close()
+        while len(ids):
+            if self._file is None:
+                self._file = open(self._folder / self._name(), "wb")  # noqa: SIM115 - open across calls
+            now, ids = np.split(ids, [self._shard_tokens - self._n_tokens])
+            data = now.astype(self._dtype).tobytes()
+            self._file.write(data)
+            self._digest.update(data)
+            self._n_tokens += len(now)
+            if self._n_tokens == self._shard_tokens:
+                self._close()
 
     def info(self) -> SideInfo:
         return SideInfo(
@@ -165,8 +164,7 @@ class _SideWriter:
     def _close(self) -> None:
         if self._file is None:
             return
-        with explained(DataError, self._out):
-            self._file.close()
+        self._file.close()
         self._shards.append(
             ShardInfo(file=self._name(), n_tokens=self._n_tokens, sha256=self._digest.hexdigest())
         )

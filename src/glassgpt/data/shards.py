@@ -11,13 +11,14 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glassgpt.errors import DataError, TokenizerError, raise_problems
+from glassgpt.errors import DataError, raise_problems
 from glassgpt.storage import recover_folder, sha256_of
+from glassgpt.tokenizers.interface import unknown_id
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -70,7 +71,7 @@ class DatasetInfo:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> "DatasetInfo":
         """Raises ValueError, KeyError or TypeError for anything but `to_json`'s form."""
         values = json.loads(text)
         if (found := values.pop("format")) != FORMAT:
@@ -150,10 +151,7 @@ def check_ids(ids: NDArray[np.integer], vocab_size: int) -> None:
         return
     for token_id in (int(ids.max()), int(ids.min())):
         if not 0 <= token_id < vocab_size:
-            raise TokenizerError(
-                f"Token id {token_id} is outside vocab_size={vocab_size} (valid: 0–{vocab_size - 1}). "
-                "Was another tokenizer used?"
-            )
+            raise unknown_id(token_id, vocab_size)
 
 
 class TokenShards:

@@ -9,19 +9,21 @@ the ids of the pieces, laid end to end, are those of the whole document.
 import codecs
 import contextlib
 import gzip
+import io
 import json
 import re
 import shutil
 import sys
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from glassgpt.errors import DataError
+from glassgpt.tokenizers.interface import END_OF_TEXT
 
-DOCUMENT_SEPARATOR = "<|endoftext|>"
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".jsonl")
 PIECE_CHARACTERS = 1 << 20
 LONGEST_PIECE = 16 * PIECE_CHARACTERS  # text without white space is cut here, wherever that is
@@ -68,6 +70,7 @@ class StandardInput:
         if self._copy is None:
             try:
                 copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+                weakref.finalize(self, copy.close)
                 shutil.copyfileobj(sys.stdin.buffer, copy, READ_BYTES)
             except OSError as fault:
                 raise DataError(
@@ -80,8 +83,12 @@ class StandardInput:
 
 
 def decoded(file: BinaryIO, name: str) -> Iterator[str]:
-    """The text of a UTF-8 file, block by block; a byte order mark at its start is dropped."""
+    """The text of a UTF-8 file, block by block, as `open` gives it: every line ends with a newline alone.
+
+    A byte order mark at the beginning is dropped.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
     n_before = 0  # bytes of the blocks before this one
     while True:
         block = file.read(READ_BYTES)
@@ -90,7 +97,9 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as fault:
             raise _not_utf8(name, n_before - n_held + fault.start, fault) from fault
-        yield text.removeprefix("\ufeff") if n_before == 0 else text
+        if n_before == 0:
+            text = text.removeprefix("\ufeff")
+        yield newlines.decode(text, final=not block)
         if not block:
             return
         n_before += len(block)
@@ -104,12 +113,12 @@ def split_documents(blocks: Iterable[str]) -> Iterator[Piece]:
     held = ""
     begun = False  # a piece of the present document has been given
     for block in blocks:
-        *ended, held = (held + block).split(DOCUMENT_SEPARATOR)
+        *ended, held = (held + block).split(END_OF_TEXT)
         for document in ended:
             yield from document_pieces(document, begun)
             begun = False
         start = 0
-        n_sure = len(held) - len(DOCUMENT_SEPARATOR) + 1  # what follows may be the beginning of a separator
+        n_sure = len(held) - len(END_OF_TEXT) + 1  # what follows may be the beginning of a separator
         while cut := _next_cut(held, start, n_sure):
             yield Piece(held[start:cut], ends_document=False)
             start, begun = cut, True
