@@ -1,5 +1,6 @@
 """What the tests of this folder look at: the repository's own files."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,3 +23,20 @@ def repository_files() -> list[Path]:
     )
     paths = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
     return [path for path in paths if path.is_file()]  # one that is deleted and not yet committed is not
+
+
+def run_make(
+    *arguments: str, folder: Path = ROOT, path: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run make in `folder`, as if it were not `make test` that runs this test."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        [shutil.which("make"), *arguments],
+        cwd=folder,
+        env={**environment, "PATH": path or environment["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

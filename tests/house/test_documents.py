@@ -1,12 +1,11 @@
 """What the documents say about the repository is so."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.house.repository import ROOT, SOURCE, repository_files
+from tests.house.repository import ROOT, SOURCE, repository_files, run_make
 
 CHAPTERS = {f"{number:02d}" for number in range(1, 12)}
 LARGEST_BYTES = 1_500_000
@@ -134,6 +133,6 @@ def test_make_alone_lists_every_command():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     commands = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
 
-    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = run_make().stdout
 
     assert re.findall(r"^  make (\w+) +\w", listed, re.MULTILINE) == commands
