@@ -1,12 +1,13 @@
 """Text in, new text out, each piece as soon as it is certain.
 
-Between token ids and text stand two things that can wait for the next token. A token may end in the
-middle of a character: its bytes are kept until the character is whole. And the end of the text so far may
-be the beginning of a stop string: it is kept until it is one, or cannot become one any more.
+Between token ids and text stand three things that can wait for the next token. A token may end in the
+middle of a character: its bytes are kept until the character is whole. A tokenizer of words chooses the
+spaces: whether one belongs before an apostrophe shows in the word after it. And the end of the text so far
+may be the beginning of a stop string: it is kept until it is one, or cannot become one any more.
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from glassgpt.errors import GenerationError
@@ -14,9 +15,6 @@ from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.tokens import generate
 from glassgpt.model.gpt import GPT
 from glassgpt.tokenizers import Tokenizer
-
-_N_NEAREST = 16
-"""Tokens that a new one is decoded together with: its spacing may depend on them, its bytes never do."""
 
 
 @overload
@@ -56,18 +54,14 @@ def generate_text(
     TokenizerError for text that the tokenizer cannot encode.
     """
     sampling = sampling or SamplingConfig()
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    rows = _encode(model, tokenizer, prompts, allow_special)
-    end = tokenizer.end_of_text_id
-    steps = generate(
-        model,
-        rows,
-        sampling,
-        stop_token_ids=() if end is None else (end,),
-        vocab_size=tokenizer.vocab_size,
-    )
-    pieces = _pieces(steps, [_TextStream(tokenizer, row, sampling.stop) for row in rows])
-    return (step[0] for step in pieces) if isinstance(prompt, str) else pieces
+    rows = _encode(model, tokenizer, [prompt] if isinstance(prompt, str) else prompt, allow_special)
+    streams = [_TextStream(tokenizer, row, sampling.stop) for row in rows]
+    size = tokenizer.vocab_size
+    stop = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    if isinstance(prompt, str):
+        alone = generate(model, rows[0], sampling, stop_token_ids=stop, vocab_size=size)
+        return (piece for (piece,) in _pieces(([token_id] for token_id in alone), streams))
+    return _pieces(generate(model, rows, sampling, stop_token_ids=stop, vocab_size=size), streams)
 
 
 @overload
@@ -100,10 +94,13 @@ def complete(
 
     Raises what `generate_text` raises.
     """
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    steps = list(generate_text(model, tokenizer, prompts, sampling, allow_special=allow_special))
-    texts = ["".join(step[i] for step in steps) for i in range(len(prompts))]
-    return texts[0] if isinstance(prompt, str) else texts
+    if isinstance(prompt, str):
+        return "".join(generate_text(model, tokenizer, prompt, sampling, allow_special=allow_special))
+    steps = generate_text(model, tokenizer, prompt, sampling, allow_special=allow_special)
+    texts = [""] * len(prompt)
+    for pieces in steps:
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    return texts
 
 
 def _encode(model: GPT, tokenizer: Tokenizer, prompts: list[str], allow_special: bool) -> list[list[int]]:
@@ -116,14 +113,15 @@ def _encode(model: GPT, tokenizer: Tokenizer, prompts: list[str], allow_special:
     nothing = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
     rows = [tokenizer.encode(prompt, allow_special=allow_special) or nothing for prompt in prompts]
     if not all(rows):
+        name = "The prompt" if len(prompts) == 1 else f"Prompt {rows.index([])}"
         raise GenerationError(
-            f"Prompt {rows.index([])} has no tokens, and this tokenizer has no end-of-text token to start "
+            f"{name} has no tokens, and this tokenizer has no end-of-text token to start "
             f"from. Write at least a character."
         )
     return rows
 
 
-def _pieces(steps: Iterator[list[int | None]], streams: list["_TextStream"]) -> Iterator[list[str]]:
+def _pieces(steps: Iterable[Sequence[int | None]], streams: list["_TextStream"]) -> Iterator[list[str]]:
     for step in steps:
         pieces = [
             stream.finish() if token_id is None else stream.add(token_id)
@@ -144,42 +142,56 @@ class _TextStream:
     def __init__(self, tokenizer: Tokenizer, prompt_ids: list[int], stop: tuple[str, ...]) -> None:
         self.tokenizer = tokenizer
         self.stop = stop
-        self.nearest = prompt_ids[-_N_NEAREST:]
+        self.token_ids = list(prompt_ids)
+        self.written = tokenizer.decode_bytes(prompt_ids)
+        self.n_certain = len(self.written)
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self.held = ""
-        """Decoded, and perhaps the beginning of a stop string."""
+        self.held = ""  # certain, but perhaps the beginning of a stop string
         self.ended = False
 
     def add(self, token_id: int) -> str:
         """The text that has become certain with this token; nothing after the end."""
         if self.ended:
             return ""
-        self.held += self.decoder.decode(self._bytes_of(token_id))
+        before = self.written
+        self.token_ids.append(token_id)
+        self.written = self.tokenizer.decode_bytes(self.token_ids)
+        if self.written == before + self.tokenizer.decode_bytes([token_id]):
+            n_certain = len(self.written)
+        else:  # a space came with it, or went: what follows may change that again
+            n_certain = _n_common(before, self.written)
+        certain = self.written[self.n_certain : n_certain]
+        self.n_certain = n_certain
+        return self._release(certain)
+
+    def finish(self) -> str:
+        """What was held back, now that no token follows; once."""
+        if self.ended:
+            return ""
+        piece = self._release(self.written[self.n_certain :])
+        if not self.ended:
+            piece += self.held
+        self.ended = True
+        return piece
+
+    def _release(self, certain: bytes) -> str:
+        """The characters that are whole and not held for a stop string; ends the row where one is found."""
+        self.held += self.decoder.decode(certain)
         found = [(start + len(stop), start) for stop in self.stop if (start := self.held.find(stop)) >= 0]
         if found:
             # The stop string that was complete first, the longest of several: so the end does not
             # depend on how the text was cut into tokens.
             self.ended = True
             return self.held[: min(found)[1]]
-        certain = len(self.held) - self._n_undecided()
-        piece, self.held = self.held[:certain], self.held[certain:]
-        return piece
-
-    def finish(self) -> str:
-        """What was held back, now that no token follows; once."""
-        piece = "" if self.ended else self.held
-        self.ended = True
-        return piece
-
-    def _bytes_of(self, token_id: int) -> bytes:
-        """What the token adds to the text behind the ones before it: a word, say, adds a space as well."""
-        token_ids = [*self.nearest, token_id]
-        n_before = len(self.tokenizer.decode_bytes(self.nearest))
-        self.nearest = token_ids[-_N_NEAREST:]
-        return self.tokenizer.decode_bytes(token_ids)[n_before:]
-
-    def _n_undecided(self) -> int:
-        """How many characters at the end of `held` could be the beginning of a stop string."""
-        return max(
+        n_undecided = max(
             (n for stop in self.stop for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0
         )
+        n_sure = len(self.held) - n_undecided
+        piece, self.held = self.held[:n_sure], self.held[n_sure:]
+        return piece
+
+
+def _n_common(first: bytes, second: bytes) -> int:
+    """How many bytes both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
