@@ -13,7 +13,7 @@ from glassgpt.errors import ConfigError, DataError, TokenizerError
 SEEDS = st.integers(0, 2**63)
 
 
-@given(st.integers(1, 700), st.integers(0, 2**64 - 1))
+@given(st.integers(1, 300), st.integers(0, 2**64 - 1))
 def test_permute_gives_every_place_once(n, key):
     assert sorted(permute(np.arange(n), n, np.uint64(key))) == list(range(n))
 
@@ -37,7 +37,7 @@ def test_permute_takes_places_beyond_four_billion():
 @st.composite
 def shapes(draw):
     context_length = draw(st.integers(1, 7))
-    n_tokens = draw(st.integers(context_length + 1, 97))
+    n_tokens = draw(st.integers(context_length + 1, 43))
     return n_tokens, context_length
 
 
@@ -61,10 +61,10 @@ def test_an_epoch_has_every_window_once_and_wraps_inside_a_batch(shape, micro_ba
 @given(shapes(), SEEDS)
 def test_epochs_begin_at_different_places_and_together_miss_no_token(shape, seed):
     n_tokens, T = shape
-    batches = Batches(np.arange(n_tokens), context_length=T, micro_batch_size=1, seed=seed)
-    n = batches.windows_per_epoch
+    tokens = np.arange(n_tokens)
+    n = Batches(tokens, context_length=T, micro_batch_size=1).windows_per_epoch
     n_phases = n_tokens - n * T
-    starts = starts_of(batches, n * n_phases)
+    starts = starts_of(Batches(tokens, context_length=T, micro_batch_size=n * n_phases, seed=seed), 1)
     assert {min(starts[e * n : (e + 1) * n]) for e in range(n_phases)} == set(range(n_phases))
     assert {start + i for start in starts for i in range(T + 1)} == set(range(n_tokens))
 

@@ -164,7 +164,7 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path, damage):
 
 
 def test_a_file_that_is_gone_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="Cannot read .*gone.txt: No such file"):
+    with pytest.raises(DataError, match=r"Cannot read .*gone\.txt: No such file"):
         list(read_file(tmp_path / "gone.txt"))
 
 

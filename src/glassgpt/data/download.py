@@ -20,10 +20,10 @@ def download(url: str, path: Path, *, n_bytes: int, sha256: str, progress: bool 
     import requests
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(DataError, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(temporary, "wb")  # noqa: SIM115 - closed below
     try:
-        with explained(DataError, path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(temporary, "wb")  # noqa: SIM115 - closed below
         digest = hashlib.sha256()
         n_received = 0
         with file, byte_bar(path.name, n_bytes, progress) as bar:

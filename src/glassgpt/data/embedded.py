@@ -40,16 +40,19 @@ _MARKUP = [
     (re.compile(r" ?\[\d+\]_?"), ""),  # footnotes
     (re.compile(r"\s+--?-?\s+"), " – "),
     (re.compile(r"::(?=$|\s)"), ":"),
+    (re.compile("[‘’´]"), "'"),
+    (re.compile("[“”]"), '"'),
     (re.compile(r"\s+"), " "),
 ]
 _NOT_PROSE = re.compile(
-    r">>>|::=|\.\.\.\s|[|+=]{2}|->|=>|[{}\\]|^(?:[-=~*+#|]{3,}|@|:\w+[: ](?!`))|https?:|\w+\(.*\w="
+    r">>>|::=|\.\.\.\s|[|+=]{2}|->|=>|[{}\\]|\w+\(.*\w=|https?:|Copyright|XXX"
+    r"|^(?:[-=~*+#|]{3,}|@|:\w+[: ](?!`))"
 )
 _BULLET = re.compile(r" *(?:[-*+•o]|\(?\d{1,2}[.)]) +(?=\S)")
 _SENTENCE = re.compile(
-    r"(?:[\"'(“]?[A-Z]|[\"']?\w+[\"']?(?:,? (?:is|are|if|can|may|must|should|will)) ).*[.!?][)\"'”]?"
+    r"(?:[\"'(]?[A-Z]|[\"']?\w+[\"']?(?:,? (?:is|are|if|can|may|must|should|will)) ).*[.!?][)\"']?"
 )
-_WORD = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?")
+_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 
 
 def python_docs() -> Iterator[str]:
@@ -128,6 +131,7 @@ def _is_prose(paragraph: str) -> bool:
     words = _WORD.findall(paragraph)
     return (
         len(words) >= 5
+        and "`" not in paragraph
         and _SENTENCE.fullmatch(paragraph) is not None
         and len(_COMMON.findall(paragraph)) >= 0.2 * len(words)
         and sum(map(len, words)) >= 0.7 * len(paragraph)

@@ -1,0 +1,150 @@
+"""Token shards: one array out of many files, and no damage that goes unnoticed."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glassgpt.data import Corpus, TokenArray, TokenShards, prepare, shards
+from glassgpt.data.shards import dtype_for
+from glassgpt.errors import DataError, TokenizerError
+from glassgpt.tokenizers import CharTokenizer
+
+LETTERS = CharTokenizer.train("abcdefghijklmnopqrstuvwxyz .\n")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    prepare(Corpus.of(["abc def ghi.\n" * 101]), tmp_path / "out", LETTERS, shard_tokens=499)
+    return tmp_path / "out"
+
+
+@given(st.lists(st.integers(0, 5), max_size=6), st.data())
+def test_a_token_array_reads_like_the_whole(lengths, data):
+    whole = np.arange(sum(lengths), dtype="<u2")
+    tokens = TokenArray(np.split(whole, np.cumsum(lengths)))
+    assert len(tokens) == len(whole)
+    bounds = st.one_of(st.none(), st.integers(-40, 40))
+    start, stop = data.draw(bounds), data.draw(bounds)
+    assert tokens[start:stop].tolist() == whole[start:stop].tolist()
+    assert tokens[:].dtype == whole.dtype
+    if len(whole):
+        place = data.draw(st.integers(-len(whole), len(whole) - 1))
+        assert tokens[place] == whole[place]
+        length = data.draw(st.integers(1, len(whole)))
+        starts = np.array(data.draw(st.lists(st.integers(0, len(whole) - length), max_size=5)), np.int64)
+        assert tokens.windows(starts, length).tolist() == [whole[s : s + length].tolist() for s in starts]
+
+
+def test_a_place_beyond_the_end_is_an_index_error():
+    tokens = TokenArray([np.arange(7)])
+    for place in (7, -8):
+        with pytest.raises(IndexError):
+            tokens[place]
+    with pytest.raises(IndexError, match="step 1, not 2"):
+        tokens[::2]
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"), [(2, "<u2"), (65_536, "<u2"), (65_537, "<u4"), (200_019, "<u4")]
+)
+def test_ids_take_two_bytes_while_they_fit(vocab_size, dtype):
+    assert dtype_for(vocab_size) == dtype
+    assert np.array([vocab_size - 1]).astype(dtype)[0] == vocab_size - 1
+
+
+def test_shards_are_plain_little_endian_files(folder):
+    data = (folder / "train_00000.bin").read_bytes()
+    ids = [data[i] + 256 * data[i + 1] for i in range(0, len(data), 2)]
+    assert ids == LETTERS.encode("abc def ghi.\n" * 101)[:499]
+
+
+def test_opening_maps_files_and_reads_none(folder):
+    train = TokenShards.open(folder, verify=False).train
+    assert isinstance(train._shards[0].base, np.memmap)
+    assert len(train) == sum(len(shard) for shard in train._shards) == int(0.9 * 13 * 101)
+    assert not train._shards[0].flags.writeable
+
+
+def test_all_damage_is_named_at_once(folder):
+    (folder / "train_00000.bin").unlink()
+    (folder / "val_00000.bin").write_bytes(b"abc")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError) as caught:
+        TokenShards.open(folder)
+    for problem in (
+        "train_00000.bin is missing",
+        "val_00000.bin has 3 bytes, not ",
+        "tokenizer.json is missing",
+    ):
+        assert problem in str(caught.value)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[101] ^= 1
+    path.write_bytes(data)
+
+
+def test_an_altered_shard_is_found_when_small_or_on_request(folder, monkeypatch):
+    flip(folder / "train_00001.bin")
+    for verify in (None, True):
+        with pytest.raises(DataError, match=r"train_00001\.bin was altered"):
+            TokenShards.open(folder, verify=verify)
+    TokenShards.open(folder, verify=False)
+    monkeypatch.setattr(shards, "VERIFIED_AT_ONCE_BYTES", 1009)
+    TokenShards.open(folder)
+    with pytest.raises(DataError, match=r"train_00001\.bin was altered"):
+        TokenShards.open(folder, verify=True)
+
+
+def rewrite(folder, change):
+    path = folder / "dataset.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.pop("dtype"),
+        lambda values: values.update(dtype="<f4"),
+        lambda values: values.update(format=2),
+        lambda values: values.update(surprise=1),
+        lambda values: values["train"].pop("shards"),
+        lambda values: values["train"]["shards"][0].pop("sha256"),
+        lambda values: values.update(train=[]),
+    ],
+)
+def test_a_description_that_is_not_one_is_an_error(folder, change):
+    rewrite(folder, change)
+    with pytest.raises(DataError, match="does not describe a dataset"):
+        TokenShards.open(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3"])
+def test_a_description_that_is_not_json_is_an_error(folder, content):
+    (folder / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match="does not describe a dataset"):
+        TokenShards.open(folder)
+
+
+def test_a_folder_that_is_no_dataset_says_how_to_make_one(tmp_path):
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(DataError, match=r"is not a dataset.*glassgpt prepare"):
+            TokenShards.open(path)
+
+
+def test_ids_outside_the_described_vocabulary_are_found(folder):
+    rewrite(folder, lambda values: values.update(vocab_size=5))
+    with pytest.raises(TokenizerError, match="is outside vocab_size=5"):
+        TokenShards.open(folder)
+
+
+def test_another_tokenizer_in_the_folder_is_found(folder):
+    CharTokenizer.train("xyz").save(folder / "tokenizer.json")
+    with pytest.raises(DataError, match=r"tokenizer\.json has the fingerprint .* Prepare the corpus again"):
+        TokenShards.open(folder).tokenizer()
