@@ -6,8 +6,10 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-# Shapes in signatures are checked at every call while tests run; it must come before glassgpt's modules.
-jaxtyping.install_import_hook("glassgpt", "beartype.beartype")
+# Shapes in signatures are checked at every call while tests run: wherever signatures have shapes, and
+# before those modules are first imported.
+WITH_SHAPES = ["data.batches", "model", "generation", "training", "by_hand"]
+jaxtyping.install_import_hook([f"glassgpt.{name}" for name in WITH_SHAPES], "beartype.beartype")
 
 os.environ["MPLBACKEND"] = "agg"  # no test opens a window
 
