@@ -4,15 +4,16 @@ Everything that takes a model takes such a folder. It is written through `storag
 with a manifest of checksums, or not there at all.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from glassgpt.errors import CheckpointError, GlassGPTError
+from glassgpt.errors import CheckpointError, GlassGPTError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.storage import folder_problems, recover_folder, staged_folder
@@ -43,7 +44,8 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
                 f"{model.config.vocab_size:,}: they do not belong together."
             )
         description["tokenizer_fingerprint"] = tokenizer.fingerprint
-        tokenizer.save(staging / TOKENIZER)
+        with _as_checkpoint_error():
+            tokenizer.save(staging / TOKENIZER)
     try:
         save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as fault:  # safetensors hides the errno of a full disk in its text
@@ -73,7 +75,8 @@ def load_model(
     config, fingerprint = read_description(folder / CONFIG)
     model = GPT.uninitialised(config, device, dtype or _dtype_of(folder / WEIGHTS))
     load_weights(model, folder / WEIGHTS)
-    tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
+    with _as_checkpoint_error():
+        tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
     if tokenizer is not None and tokenizer.fingerprint != fingerprint:
         raise CheckpointError(
             f"{folder / TOKENIZER} is not the tokenizer that the model was saved with: its fingerprint is "
@@ -127,6 +130,15 @@ def read_description(path: Path) -> tuple[ModelConfig, str | None]:
         return ModelConfig.from_dict(description["model"]), description.get("tokenizer_fingerprint")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, GlassGPTError) as fault:
         raise CheckpointError(f"{path} does not describe a GlassGPT model: {fault}.") from fault
+
+
+@contextlib.contextmanager
+def _as_checkpoint_error() -> Iterator[None]:
+    """A tokenizer's file that fails is, here, a checkpoint that fails."""
+    try:
+        yield
+    except TokenizerError as fault:
+        raise CheckpointError(str(fault)) from fault
 
 
 def _dtype_of(path: Path) -> torch.dtype | None:
