@@ -145,7 +145,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
         return high
 
     peak(2)
-    few, many = peak(11), peak(97)  # 0.14 MB and 1.3 MB of text; as ids in a list the latter take 10 MB
+    few, many = (
+        peak(7),
+        peak(43),
+    )  # the text that the latter has more is half a megabyte, its ids in a list 4 MB
     assert many < few + 500_000
 
 
@@ -255,11 +258,8 @@ def children_of(pid):
 
 
 def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
 
 
 def wait_until(is_so):
@@ -285,7 +285,7 @@ def test_kill_9_leaves_what_was_there_and_no_process(tmp_path, n_workers):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert files_of(out) == before
-    assert documents_of(TokenShards.open(out).train, SEPARATED)
+    assert len(TokenShards.open(out, verify=True).train) > 0
     wait_until(lambda: not any(map(is_running, children)))
 
 
