@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import tiktoken
@@ -73,7 +73,7 @@ class BPETokenizer(Tokenizer):
         *,
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         progress: bool = False,
-    ) -> Self:
+    ) -> "BPETokenizer":
         """Learn a vocabulary: the merges of `by_hand.bpe.train`, fast; `special_tokens` divide the texts.
 
         `texts` may be a generator over more text than memory holds. When all pieces of text have become one
@@ -94,7 +94,7 @@ class BPETokenizer(Tokenizer):
         return cls(learn_merges(pieces, n_merges, progress=progress), names)
 
     @classmethod
-    def gpt2(cls) -> Self:
+    def gpt2(cls) -> "BPETokenizer":
         """GPT-2's own 50,257 tokens, from OpenAI's two files in the cache folder.
 
         Raises TokenizerError when they are missing or not the ones OpenAI published.
@@ -131,7 +131,7 @@ class BPETokenizer(Tokenizer):
         }
 
     @classmethod
-    def from_content(cls, content: dict[str, Any]) -> Self:
+    def from_content(cls, content: dict[str, Any]) -> "BPETokenizer":
         """The inverse of `content`. Raises TokenizerError when it does not describe a tokenizer."""
         try:
             byte_order = from_printable(content["bytes"])

@@ -1,7 +1,7 @@
 """One token a character: the smallest vocabulary a text can have."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers.interface import Tokenizer, each_text, require_utf8, unknown_id
@@ -30,7 +30,7 @@ class CharTokenizer(Tokenizer):
         self._bytes_of = {token_id: character.encode("utf-8") for character, token_id in self._id_of.items()}
 
     @classmethod
-    def train(cls, texts: str | Iterable[str]) -> Self:
+    def train(cls, texts: str | Iterable[str]) -> "CharTokenizer":
         """Every character of `texts`. Raises TokenizerError when there is none."""
         characters: set[str] = set()
         for text in each_text(texts):
@@ -49,10 +49,10 @@ class CharTokenizer(Tokenizer):
         except KeyError as fault:
             unknown = fault.args[0]
         require_utf8(text)
-        others = len(set(text) - self._id_of.keys()) - 1
         raise TokenizerError(
             f"Character {unknown!r} (U+{ord(unknown):04X}) at position {text.index(unknown):,} is not among "
-            f"the {self.vocab_size} of this alphabet{f', nor are {others} others' if others else ''}. "
+            f"the {self.vocab_size} of this alphabet (different unknown characters in this text: "
+            f"{len(set(text) - self._id_of.keys())}). "
             "Train on text that has it, or use a BPETokenizer, which takes any text."
         )
 
@@ -68,7 +68,7 @@ class CharTokenizer(Tokenizer):
         return {"alphabet": self.alphabet}
 
     @classmethod
-    def from_content(cls, content: dict[str, Any]) -> Self:
+    def from_content(cls, content: dict[str, Any]) -> "CharTokenizer":
         """The inverse of `content`. Raises TokenizerError when it does not describe a tokenizer."""
         if content.keys() != {"alphabet"} or not isinstance(content["alphabet"], str):
             raise TokenizerError("This is not an alphabet. Save the tokenizer again.")

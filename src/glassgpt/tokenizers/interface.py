@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers import files
 
 END_OF_TEXT = "<|endoftext|>"
+
+Own = TypeVar("Own", bound="Tokenizer")
 
 
 @runtime_checkable
@@ -43,7 +45,7 @@ class Tokenizer(Protocol):
         ...
 
     @classmethod
-    def from_content(cls, content: dict[str, Any]) -> Self:
+    def from_content(cls: type[Own], content: dict[str, Any]) -> Own:
         """The inverse of `content`. Raises TokenizerError when it does not describe a tokenizer."""
         ...
 
@@ -66,7 +68,7 @@ class Tokenizer(Protocol):
         files.write(Path(path), self.kind, self.content())
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls: type[Own], path: Path | str) -> Own:
         """Read what `save` wrote.
 
         Raises TokenizerError when the file is missing, damaged, altered, or another kind of tokenizer's.
@@ -94,7 +96,7 @@ def each_text(texts: str | Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def require_utf8(text: str) -> None:
+def require_utf8(text: object) -> None:
     """Raise TokenizerError unless `text` is a string that UTF-8 can hold."""
     if not isinstance(text, str):
         raise TokenizerError(

@@ -37,7 +37,8 @@ def read_merges(lines: Iterable[str], byte_order: bytes) -> tuple[list[tuple[int
     merges = []
     for line in lines:
         left, right = line.split(" ")
-        merges.append((ids[left], ids[right]))
-        if ids.setdefault(left + right, len(ids)) != len(ids) - 1:
+        if left + right in ids:
             raise ValueError(f"{left + right!r} is made twice")
+        merges.append((ids[left], ids[right]))
+        ids[left + right] = len(ids)
     return merges, ids

@@ -5,7 +5,7 @@ The two tokenizers differ in one thing: what happens to a word that the training
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers.interface import (
@@ -18,6 +18,8 @@ from glassgpt.tokenizers.interface import (
 )
 
 UNKNOWN = "<|unk|>"
+
+Own = TypeVar("Own", bound="SimpleTokenizerV1")
 
 _MARKS = r""",.:;?!_"“”'‘’()\[\]{}—…"""
 _WORD_OR_MARK = re.compile(rf"--|[{_MARKS}]|(?:(?!--)[^\s{_MARKS}])+")
@@ -88,7 +90,7 @@ class SimpleTokenizerV1(Tokenizer):
         self._id_of = {word: token_id for word, token_id in ids.items() if word not in self.special_tokens}
 
     @classmethod
-    def train(cls, texts: str | Iterable[str]) -> Self:
+    def train(cls: type[Own], texts: str | Iterable[str]) -> Own:
         """Number the words of `texts` in sorted order. Raises TokenizerError when there is none."""
         words: set[str] = set()
         for text in each_text(texts):
@@ -130,7 +132,7 @@ class SimpleTokenizerV1(Tokenizer):
         return {"words": [self._word_of[token_id] for token_id in range(self.vocab_size)]}
 
     @classmethod
-    def from_content(cls, content: dict[str, Any]) -> Self:
+    def from_content(cls: type[Own], content: dict[str, Any]) -> Own:
         """The inverse of `content`. Raises TokenizerError when it does not describe a tokenizer."""
         words = content.get("words")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
