@@ -122,6 +122,15 @@ def test_another_seed_gives_another_order():
     assert first != second
 
 
+def test_each_epoch_has_an_order_of_its_own():
+    batches = Batches(np.arange(1009), context_length=7, micro_batch_size=1, seed=0)
+    n = batches.windows_per_epoch
+    starts = starts_of(batches, 2 * n)
+    first, second = ([start - min(epoch) for start in epoch] for epoch in (starts[:n], starts[n:]))
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
 def test_shards_and_one_array_give_the_same_batches():
     tokens = np.random.default_rng(0).integers(0, 999, 211).astype("<u2")
     shards = TokenArray([tokens[:3], tokens[3:100], tokens[100:101], tokens[101:]])

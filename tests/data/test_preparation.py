@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from glassgpt.data import Corpus, TokenShards, preparation, prepare, read_corpus, sources
+from glassgpt.data.split import Part
 from glassgpt.errors import ConfigError, DataError, TokenizerError
 from glassgpt.tokenizers import CharTokenizer, SimpleTokenizerV2
 
@@ -128,6 +129,21 @@ def test_the_files_do_not_depend_on_how_many_processes_write_them(tmp_path, monk
     for n_workers in (1, 2):
         prepare(corpus, tmp_path / str(n_workers), SEPARATED, shard_tokens=1009, n_workers=n_workers)
     assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+
+
+def test_only_so_many_jobs_are_under_way(tmp_path):
+    LETTERS.save(tmp_path / preparation.TOKENIZER_FILE)
+    drawn = []
+
+    def jobs():
+        for text in ["abc"] * 101:
+            drawn.append(text)
+            yield [Part(text, is_val=False, ends_document=True)]
+
+    results = preparation._encode_all(jobs(), LETTERS, tmp_path, n_workers=2)
+    next(results)
+    assert len(drawn) == 5  # two for each process, and the one that is done
+    results.close()
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):

@@ -117,6 +117,8 @@ def rewrite(folder, change):
         lambda values: values["train"].pop("shards"),
         lambda values: values["train"]["shards"][0].pop("sha256"),
         lambda values: values.update(train=[]),
+        lambda values: values.update(vocab_size="5"),
+        lambda values: values["val"]["shards"][0].update(n_tokens="7"),
     ],
 )
 def test_a_description_that_is_not_one_is_an_error(folder, change):

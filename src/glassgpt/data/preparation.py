@@ -71,11 +71,11 @@ def prepare(
     raise_problems(ConfigError, problems, "The preparation")
     _check_destination(out, overwrite)
     corpus = source if isinstance(source, Corpus) else read_corpus(source)
-    split = plan_split(corpus, val_fraction, progress=progress)
-    if n_workers is None:
-        n_workers = max(1, min(_n_cores(), split.n_bytes // WORKER_PAYS_BYTES))
 
-    with staged_folder(out, DataError) as staging:
+    with staged_folder(out, DataError) as staging:  # first of all: better to fail now than after an hour
+        split = plan_split(corpus, val_fraction, progress=progress)
+        if n_workers is None:
+            n_workers = max(1, min(_n_cores(), split.n_bytes // WORKER_PAYS_BYTES))
         tokenizer.save(staging / TOKENIZER_FILE)
         dtype = dtype_for(tokenizer.vocab_size)
         train, val = (_SideWriter(staging, side, dtype, shard_tokens) for side in ("train", "val"))

@@ -82,6 +82,11 @@ class DatasetInfo:
         info = cls(**values)
         if info.dtype not in ("<u2", "<u4"):
             raise ValueError(f"its dtype is {info.dtype!r}, not '<u2' or '<u4'")
+        counts = [info.vocab_size]
+        for part in (info.train, info.val):
+            counts += [part.n_documents, part.n_bytes, *(shard.n_tokens for shard in part.shards)]
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"one of its counts is not a whole number: {counts}")
         return info
 
 
