@@ -171,13 +171,9 @@ def _fill_optimizer(
     problems += [f"missing     {name}" for name, state in states.items() if not state]
     if problems:
         raise CheckpointError(f"{folder / OPTIMIZER} does not fit the model:\n  " + "\n  ".join(problems))
-    # load_state_dict numbers parameters in the order of the groups, and moves tensors where they belong.
-    names = {parameter: name for name, parameter in parameters.items()}
-    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(
-        {"state": {n: states[name] for n, name in enumerate(ordered)}, "param_groups": groups}
-    )
+    for name, state in states.items():
+        device = parameters[name].device
+        optimizer.state[parameters[name]] = {key: tensor.to(device) for key, tensor in state.items()}
 
 
 @contextlib.contextmanager

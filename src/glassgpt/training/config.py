@@ -17,7 +17,7 @@ from glassgpt.storage import write_atomically
 RUN_CONFIG = "config.json"
 
 OptimizerName = Literal["adamw", "muon"]
-ScheduleKind = Literal["cosine", "constant", "wsd"]
+ScheduleKind = Literal["cosine", "linear", "constant", "wsd"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 
@@ -37,7 +37,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     """Share of a matrix that is taken away a step, times lr; vectors (biases, norms) are spared."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """How slowly AdamW's averages of the gradient and of its square forget."""
+    """How slowly the averages of the gradient and of its square forget; muon uses the first."""
     eps: float = 1e-8
     """Added to AdamW's denominator."""
     grad_clip: float | None = 1.0
@@ -63,7 +63,7 @@ class ScheduleConfig:
     """How the learning rate goes up and down. Chapter 06."""
 
     kind: ScheduleKind = "cosine"
-    """After the warm-up: half a cosine, constant, or wsd (constant, then a straight line down)."""
+    """After the warm-up: half a cosine, a straight line, constant, or wsd (constant, then a line down)."""
     warmup_steps: int | None = None
     """Steps over which the rate rises from 0. None: a twentieth of all steps."""
     min_lr_ratio: float = 0.1
@@ -205,6 +205,8 @@ class TrainConfig:
 
         Raises ConfigError for a field that does not exist here, rather than dropping it.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(f"A training configuration is an object of settings, not {values!r}.")
         values = dict(values)
         if "model" in values:
             values["model"] = ModelConfig.from_dict(values["model"])

@@ -53,9 +53,9 @@ class MetricsLog:
         self.path = Path(run) / METRICS
         kept = [record for record in read_metrics(run) if record["step"] <= step]
         write_atomically(self.path, "".join(map(_line, kept)), CheckpointError)
+        self.board = _tensorboard(Path(run) / "tensorboard", step) if tensorboard else None
         with explained(CheckpointError, self.path):
             self.file = open(self.path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed on exit
-        self.board = _tensorboard(Path(run) / "tensorboard", step) if tensorboard else None
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -7,29 +7,34 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from glassgpt.training.config import OptimizerConfig
+from glassgpt.training.muon import Muon
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101) over all parameters of `model`.
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101) over all parameters of `model`; with name="muon", Muon over the matrices
+    inside the blocks and AdamW over the rest.
 
     Matrices, the embeddings among them, decay towards 0; vectors (biases and norms) do not: pulling a norm
     to 0 would switch off what it scales. Each group remembers its `highest_lr` for `set_learning_rate`.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    vectors = [parameter for _, parameter in named if parameter.dim() < 2]
+    muon = config.name == "muon"
+    inner = [p for name, p in named if muon and p.dim() == 2 and name.startswith("blocks.")]
+    inner_ids = {id(parameter) for parameter in inner}
+    outer = [p for _, p in named if p.dim() >= 2 and id(p) not in inner_ids]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": outer, "lr": config.lr, "weight_decay": config.weight_decay, "muon": False},
+        {"params": vectors, "lr": config.lr, "weight_decay": 0.0, "muon": False},
+        {"params": inner, "lr": config.muon_lr, "weight_decay": config.weight_decay, "muon": True},
     ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
+    kind = Muon if muon else torch.optim.AdamW
+    return kind(
+        [group | {"highest_lr": group["lr"]} for group in groups if group["params"]],
         betas=config.betas,
         eps=config.eps,
-        fused=parameters[0].device.type in ("cpu", "cuda", "mps"),
+        fused=vectors[0].device.type in ("cpu", "cuda", "mps"),
     )
-    for group in optimizer.param_groups:
-        group["highest_lr"] = config.lr
-    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

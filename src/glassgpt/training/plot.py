@@ -3,10 +3,6 @@
 import io
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
-
 from glassgpt.errors import CheckpointError
 from glassgpt.storage import write_atomically
 from glassgpt.training.metrics import Record
@@ -20,27 +16,24 @@ def draw_loss(records: list[Record], path: Path) -> None:
 
     Raises CheckpointError when the disk is full or the folder cannot be written.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to load, and needed only here
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
+
     figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a window, and without pyplot's global state
     axes = figure.subplots()
-    for name, colour, words, marker in [
+    held_out = [record for record in records if "val_loss" in record]
+    best = min(held_out, key=lambda record: record["val_loss"], default=None)
+    words = "held out" if best is None else f"held out, best {best['val_loss']:.3f} at step {best['step']:,}"
+    for name, colour, label, marker in [
         ("loss", _TRAINING, "training", ""),
-        ("val_loss", _HELD_OUT, "held out", "o"),
+        ("val_loss", _HELD_OUT, words, "o"),
     ]:
         points = [(record["step"], record[name]) for record in records if name in record]
         if points:
             steps, losses = zip(*points, strict=True)
-            axes.plot(steps, losses, color=colour, label=words, marker=marker, markersize=3, linewidth=1.4)
-    best = min((record for record in records if "val_loss" in record), key=_val_loss, default=None)
-    if best is not None:
-        axes.annotate(
-            f"{best['val_loss']:.3f}",
-            (best["step"], best["val_loss"]),
-            textcoords="offset points",
-            xytext=(0, -12),
-            ha="right",
-            color=_HELD_OUT,
-        )
+            axes.plot(steps, losses, color=colour, label=label, marker=marker, markersize=3, linewidth=1.4)
     axes.set_xlabel("step", color=_QUIET)
     axes.set_ylabel("loss (nats per token)", color=_QUIET)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -54,7 +47,3 @@ def draw_loss(records: list[Record], path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomically(path, picture.getvalue(), CheckpointError)
-
-
-def _val_loss(record: Record) -> float:
-    return record["val_loss"]

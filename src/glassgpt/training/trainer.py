@@ -28,7 +28,7 @@ from glassgpt.training.loss import bits_per_byte, linear_cross_entropy
 from glassgpt.training.metrics import MetricsLog, read_metrics
 from glassgpt.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from glassgpt.training.plot import LOSS_PLOT, draw_loss
-from glassgpt.training.precision import Execution, choose_execution
+from glassgpt.training.precision import Execution, choose_execution, keep_freed_memory
 from glassgpt.training.progress import Progress, Say
 from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, open_data
 from glassgpt.training.samples import sample_prompt, write_sample
@@ -65,6 +65,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -
     folder cannot be read or written.
     """
     execution = choose_execution(config)
+    if execution.device.type == "cpu":
+        keep_freed_memory()
     checkpoint = claim_run_folder(config, resume, say)
     shards = open_data(config, resume, say)
     with torch.random.fork_rng(_cuda_devices(execution)):  # the caller's random numbers stay the caller's
@@ -123,7 +125,7 @@ class _Training:
             if self.checkpoint is None:
                 self.evaluate()  # what an untrained model is worth: about log V
             self.model.train()
-            stopped = self.why_stop()
+            stopped = self.outcome()  # a run that goes on may have nothing left to do
             while stopped is None:
                 state.step += 1
                 loss, grad_norm = self.optimizer_step(state.step)
@@ -133,8 +135,8 @@ class _Training:
                     self.evaluate()
                 if self.is_due(config.sample_every_steps):
                     self.sample()
-                stopped = self.why_stop()
-                if stopped or self.is_due(config.checkpoint_every_steps):
+                stopped = self.outcome() or self.wish()
+                if stopped or self.is_due(config.checkpoint_every_steps) or self.is_best_to_keep():
                     self.save()
         return self.result(stopped)
 
@@ -245,12 +247,19 @@ class _Training:
             return False
         return self.state.step % every_steps == 0 or self.state.step == self.config.steps
 
-    def why_stop(self) -> Stopped | None:
+    def is_best_to_keep(self) -> bool:
+        """With early stopping, the weights that a run was stopped for are somewhere before its end."""
+        return self.config.early_stop_evals is not None and self.state.best_step == self.state.step
+
+    def outcome(self) -> Stopped | None:
         patience = self.config.early_stop_evals
         if self.state.step >= self.config.steps:
             return "finished"
         if patience is not None and self.state.evals_since_best >= patience:
             return "early stop"
+        return None
+
+    def wish(self) -> Stopped | None:
         if self.interruption.requested:
             return "interrupted"
         return "time" if self.clock.is_over() else None

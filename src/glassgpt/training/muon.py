@@ -1,0 +1,74 @@
+"""Muon: steps whose matrices turn every direction by the same amount."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glassgpt.training.precision import multiplies_bfloat16
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_N_ITERATIONS = 5
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the matrices in groups marked `muon`, AdamW for all other groups.
+
+    m ← β m + (1 − β) g;  W ← (1 − lr · decay) W − lr · √max(1, rows / columns) · orthogonal(g + β (m − g))
+
+    where β is the first of `betas`. A gradient's few large singular values drown the many small ones, which
+    matter as well; the nearest orthogonal matrix has them all equal (Jordan et al. 2024,
+    kellerjordan.github.io/posts/muon).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        for group in self.param_groups:
+            if group["muon"]:
+                by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+                for matrix in group["params"]:
+                    by_shape.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+                for matrices in by_shape.values():
+                    self._step_together(matrices, group)
+        return super().step(closure)
+
+    def _step_together(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of matrices that have one shape when lying on their longer side: a batch of products is
+        faster than one after another."""
+        lr, beta = group["lr"], group["betas"][0]
+        updates = []
+        for matrix in matrices:
+            assert matrix.grad is not None, "backward() comes before step()"
+            momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+            momentum.lerp_(matrix.grad, 1 - beta)
+            update = matrix.grad.lerp(momentum, beta)
+            updates.append(update.mT if _is_tall(matrix) else update)
+            matrix.grad = None  # spent: AdamW passes over what has none
+        stacked = torch.stack(updates)
+        if stacked.dtype == torch.float32 and multiplies_bfloat16(stacked.device):
+            stacked = stacked.bfloat16()  # the iteration forgives rounding: near 1 is all that is asked
+        for matrix, update in zip(matrices, orthogonalise(stacked), strict=True):
+            rows, columns = matrix.shape
+            matrix.mul_(1 - lr * group["weight_decay"])
+            matrix.add_(update.mT if _is_tall(matrix) else update, alpha=-lr * max(1, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrices: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
+    """Matrices with the same singular vectors and singular values near 1 (between 0.68 and 1.13).
+
+    X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X, five times, from X = G / ‖G‖: an odd polynomial acts on the singular
+    values alone, and this one, a Newton–Schulz iteration with tuned coefficients, drives them to 1 fast.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x = matrices.mT if _is_tall(matrices) else matrices  # X Xᵀ is then the smaller of the two squares
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(_N_ITERATIONS):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if _is_tall(matrices) else x
+
+
+def _is_tall(matrix: Tensor) -> bool:
+    return matrix.shape[-2] > matrix.shape[-1]

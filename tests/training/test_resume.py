@@ -1,0 +1,165 @@
+"""A run that was interrupted and goes on is, bit for bit, the run that was not."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from glassgpt.errors import CheckpointError, ConfigError, TokenizerError
+from glassgpt.training.config import OptimizerConfig, TrainConfig
+from glassgpt.training.metrics import read_metrics
+from glassgpt.training.trainer import train
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+class Crash(Exception):
+    """What a run dies of in these tests."""
+
+
+def timeless(run):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_metrics(run)]
+
+
+def at_step(step, action):
+    """A `say` that acts on the progress line of that step."""
+
+    def say(line):
+        if line.startswith(f"step {step} of "):
+            action()
+
+    return say
+
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
+
+
+def crash():
+    raise Crash
+
+
+def assert_same_end(one, other):
+    for name in ("model.safetensors", "optimizer.safetensors", "tokenizer.json"):
+        assert (one.checkpoint / name).read_bytes() == (other.checkpoint / name).read_bytes(), name
+    states = [json.loads((result.checkpoint / "state.json").read_text()) for result in (one, other)]
+    assert states[0] | {"seconds": 0} == states[1] | {"seconds": 0}
+    assert timeless(one.run) == timeless(other.run)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tiny_config, tmp_path, silent, optimizer):
+    changes = {"optimizer": OptimizerConfig(name=optimizer)}
+    whole = train(tiny_config(**changes), say=silent)
+
+    broken = tiny_config(out=tmp_path / "broken", **changes)
+    first = train(broken, say=at_step(9, interrupt))
+    assert (first.stopped, first.step) == ("interrupted", 9)
+    with pytest.raises(Crash):  # two steps behind the checkpoint of step 14
+        train(broken, resume=True, say=at_step(16, crash))
+    second = train(broken, resume=True, say=at_step(20, interrupt))
+    assert (second.stopped, second.step) == ("interrupted", 20)
+    end = train(TrainConfig.load(broken.out), resume=True, say=silent)
+
+    assert (whole.stopped, end.stopped, end.step) == ("finished", "finished", 23)
+    assert_same_end(whole, end)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tiny_config, tmp_path, silent):
+    whole = train(tiny_config(steps=5), say=silent)
+    broken = tiny_config(steps=5, out=tmp_path / "broken")
+    with pytest.raises(Crash):
+        train(broken, say=at_step(3, crash))
+
+    assert_same_end(whole, train(broken, resume=True, say=silent))
+
+
+def test_samples_and_evaluations_change_nothing_in_the_training(tiny_config, tmp_path, silent):
+    much = train(tiny_config(eval_every_steps=2, sample_every_steps=1), say=silent)
+    little = train(
+        tiny_config(out=tmp_path / "little", eval_every_steps=99, sample_every_steps=None), say=silent
+    )
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (much.checkpoint / name).read_bytes() == (little.checkpoint / name).read_bytes()
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tiny_config, silent):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(tiny_config(steps=2), say=silent)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_dropout_is_a_different_one_at_each_step(tiny_config, tmp_path, silent, monkeypatch):
+    """With every step seeded alike the run would still resume exactly, and learn less."""
+    seeds = []
+    original = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or original(seed))
+    train(tiny_config(steps=6), say=silent)
+    assert len(set(seeds)) == len(seeds) == 7  # the weights, then one a step
+
+
+def test_a_run_can_be_made_longer(tiny_config, silent):
+    train(tiny_config(steps=5), say=silent)
+    longer = train(tiny_config(steps=8), resume=True, say=silent)
+    assert (longer.stopped, longer.step) == ("finished", 8)
+
+
+def test_going_on_with_a_finished_run_changes_nothing(tiny_config, silent):
+    first = train(tiny_config(steps=5), say=silent)
+    before = {path: path.read_bytes() for path in first.checkpoint.iterdir()}
+    again = train(tiny_config(steps=5), resume=True, say=silent)
+    assert (again.step, again.stopped, again.checkpoint) == (5, "finished", first.checkpoint)
+    assert (again.val_loss, again.tokens) == (first.val_loss, first.tokens)
+    assert {path: path.read_bytes() for path in first.checkpoint.iterdir()} == before
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tiny_config, silent):
+    whole = train(tiny_config(), say=silent)
+    expected = whole.checkpoint.joinpath("model.safetensors").read_bytes()
+    damaged = whole.checkpoint / "model.safetensors"
+    damaged.write_bytes(expected[:-1])
+    said = []
+
+    again = train(tiny_config(), resume=True, say=said.append)
+
+    assert any("step_000023" in line and "model.safetensors has" in line for line in said)
+    assert any("Going on from" in line and "step_000021" in line for line in said)
+    assert again.checkpoint.joinpath("model.safetensors").read_bytes() == expected
+
+
+def test_when_no_checkpoint_is_whole_the_error_names_each(tiny_config, silent):
+    run = train(tiny_config(steps=9), say=silent).run
+    (run / "checkpoints" / "step_000007" / "state.json").unlink()
+    (run / "checkpoints" / "step_000009" / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"(?s)step_000009: optimizer.*step_000007: state.json is missing"
+    ):
+        train(tiny_config(steps=9), resume=True, say=silent)
+
+
+def test_a_run_folder_is_not_taken_twice(tiny_config, silent):
+    train(tiny_config(steps=2), say=silent)
+    with pytest.raises(ConfigError, match=r"already holds a run that has reached step 2.*--resume .*--out"):
+        train(tiny_config(steps=2), say=silent)
+
+
+def test_a_run_does_not_go_on_with_another_model_or_other_batches(tiny_config, silent):
+    train(tiny_config(steps=2), say=silent)
+    with pytest.raises(ConfigError, match=r"(?s)seed: 0, now 1.*optimizer.name: 'adamw', now 'muon'"):
+        train(tiny_config(steps=2, seed=1, optimizer=OptimizerConfig(name="muon")), resume=True, say=silent)
+    assert TrainConfig.load(tiny_config().out).seed == 0  # what the run was is still known
+
+
+def test_a_checkpoint_does_not_go_on_with_tokens_of_another_tokenizer(tiny_config, silent):
+    config = tiny_config(steps=2)
+    train(config, say=silent)
+    for path in (config.out / "data").iterdir():
+        path.unlink()
+    (config.out / "data").rmdir()
+    with open(config.data, "a", encoding="utf-8") as text:
+        text.write("Ω")
+    with pytest.raises(TokenizerError, match="does not belong to the model"):
+        train(config, resume=True, say=silent)
