@@ -1,7 +1,8 @@
 """Causal self-attention: the only place where a token learns of the others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class CausalSelfAttention(nn.Module):
 
         # Chapter 03 writes this out; here it is one fused call, which divides by √Dh itself. A single
         # query with no mask is the newest token: it may look at everything there is.
-        mixed = F.scaled_dot_product_attention(
+        mixed = _attend(
             q,
             k,
             v,
@@ -62,3 +63,12 @@ class CausalSelfAttention(nn.Module):
             enable_gqa=G < H,
         )
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, H * Dh))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
+    """One fused call; on a CPU never in bfloat16, for which PyTorch's kernel there takes twice to six times
+    as long as for float32, forward, backward and with a cache."""
+    if v.device.type != "cpu" or v.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, **how)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **how).to(v.dtype)
