@@ -60,7 +60,11 @@ def test_tinyshakespeare_is_parted_90_10_in_order(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("val_fraction", [0.05, 0.1, 0.5, 0.9])
-def test_many_documents_are_parted_whole_and_about_as_asked(tmp_path, val_fraction):
+@pytest.mark.parametrize("piece_characters", [1 << 20, 31], ids=["in one piece", "in pieces"])
+def test_many_documents_are_parted_whole_and_about_as_asked(
+    tmp_path, monkeypatch, piece_characters, val_fraction
+):
+    monkeypatch.setattr(sources, "PIECE_CHARACTERS", piece_characters)
     texts = stories(997)
     dataset = prepare(Corpus.of(texts), tmp_path / "out", SEPARATED, val_fraction=val_fraction)
     train, val = (documents_of(tokens, SEPARATED) for tokens in (dataset.train, dataset.val))
