@@ -19,13 +19,22 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 def install_torch(choice: str) -> None:
     """Install the pinned PyTorch: what pip offers, unless that is CUDA and CUDA is not wanted."""
     wanted, report = pinned("torch"), VENV / "glassgpt-torch.json"
-    pip("install", "--dry-run", "--report", str(report), wanted)
+    # fast-deps reads what a package requires from within its file, rather than download all of CUDA to ask.
+    pip("install", "--dry-run", "--use-feature", "fast-deps", "--report", str(report), wanted)
     offered = json.loads(report.read_text(encoding="utf-8"))["install"]
     if not any(package["metadata"]["name"] == "torch" for package in offered):
         return  # it is there already
     from_cpu_index, why = torch_source(offered, choice, has_nvidia_gpu())
     say(why)
-    pip("install", *(["--no-deps", "--index-url", CPU_INDEX] if from_cpu_index else []), wanted)
+    if not from_cpu_index:
+        pip("install", wanted)
+        return
+    try:
+        pip("install", "--no-deps", "--index-url", CPU_INDEX, wanted)
+    except SetupError as error:
+        raise SetupError(
+            f"{error}\nWhere {CPU_INDEX} cannot be reached for good, TORCH=cuda takes what pip offers."
+        ) from error
 
 
 def torch_source(offered: list[dict[str, Any]], choice: str, has_gpu: bool) -> tuple[bool, str]:

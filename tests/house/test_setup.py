@@ -107,10 +107,26 @@ def test_pytorch_is_installed_from_where_the_report_says(
     monkeypatch.setattr(torch_build, "has_nvidia_gpu", lambda: False)
     torch_build.install_torch("auto")
 
-    assert "--dry-run" in calls[0]
+    assert {"--dry-run", "fast-deps"} < set(calls[0])  # asking downloads nothing
     assert len(calls) == 1 + n_installs
     assert all(call[-1] == "torch==2.13.0" for call in calls)
     assert (torch_build.CPU_INDEX in calls[-1]) == ("--no-deps" in calls[-1]) == from_cpu_index
+
+
+def test_an_unreachable_cpu_index_names_the_way_around_it(tools, monkeypatch):
+    import torch_build
+
+    def fake_pip(*arguments):
+        if "--report" not in arguments:
+            raise tools.SetupError("pip failed")
+
+    tools.VENV.mkdir()
+    (tools.VENV / "glassgpt-torch.json").write_text(json.dumps({"install": CUDA}))
+    monkeypatch.setattr(torch_build, "pip", fake_pip)
+    monkeypatch.setattr(torch_build, "has_nvidia_gpu", lambda: False)
+
+    with pytest.raises(tools.SetupError, match=r"(?s)pip failed.*TORCH=cuda takes what pip offers"):
+        torch_build.install_torch("auto")
 
 
 @pytest.mark.parametrize(
