@@ -136,15 +136,20 @@ def test_linear_cross_entropy_never_holds_all_logits(monkeypatch):
 
 def test_bfloat16_autocast_stays_close_to_float32():
     hidden, weight, targets = random_problem(D=64)
-    hidden, weight = hidden.detach().float() / 8, weight.detach().float()
+    hidden, weight = hidden.detach().float() / 8, weight.detach().float().requires_grad_()
     expected = reference(hidden, weight, targets)
-    weight.requires_grad_()
+    (expected_grad,) = torch.autograd.grad(expected, weight)
     with torch.autocast("cpu", torch.bfloat16):
         loss = linear_cross_entropy(hidden, weight, targets, 3)
     loss.backward()
     assert loss.dtype == torch.float32
     assert weight.grad.dtype == torch.float32
-    assert abs(loss.item() - expected.item()) < 0.02  # bfloat16 has 8 bits: logits of size 1 are off by 2⁻⁸
+    # bfloat16 has 8 bits: numbers of size 1 are off by 2⁻⁸
+    assert abs(loss.item() - expected.item()) < 0.02
+    torch.testing.assert_close(
+        weight.grad, expected_grad, rtol=0, atol=0.02 * expected_grad.abs().max().item()
+    )
+    assert not torch.equal(weight.grad, weight.grad.bfloat16().float())  # summed in float32, and left there
 
 
 def test_bfloat16_logits_are_summed_in_float32():

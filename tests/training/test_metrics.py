@@ -63,6 +63,18 @@ def test_a_full_disk_is_explained(tmp_path, monkeypatch):
             log.sync()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
+def test_a_disk_that_is_full_at_a_line_is_explained_and_the_file_closed(tmp_path):
+    log = MetricsLog(tmp_path, -1, False)
+    log.file.close()
+    log.file = open("/dev/full", "a")  # noqa: SIM115 - closing it is what is tested
+    with pytest.raises(CheckpointError, match="The disk is full"):
+        log.append(RECORDS[0])
+    with pytest.raises(CheckpointError, match="The disk is full"):  # the line is still waiting to be written
+        log.__exit__(None, None, None)
+    assert log.file.closed
+
+
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'glassgpt[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -145,6 +146,24 @@ def test_lost_numbers_are_found_between_log_steps(tiny_config, silent, monkeypat
         ConfigError, match=r"at step 8 .*gradient norm nan.*Last good checkpoint: step_000007.*now 1\)"
     ):
         train(tiny_config(log_every_steps=10, eval_every_steps=99), say=silent)
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tiny_config, silent, monkeypatch):
+    real = trainer.set_learning_rate
+
+    def reckless(optimizer, share):
+        real(optimizer, share)
+        if len(list(saved())) == 2:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e39  # more than float32 holds
+
+    config = tiny_config(checkpoint_every_steps=1, eval_every_steps=99, log_every_steps=99)
+    saved = partial(config.out.glob, "checkpoints/step_*")
+    monkeypatch.setattr(trainer, "set_learning_rate", reckless)
+    with pytest.raises(
+        ConfigError, match=r"Weights are no longer numbers at step 3 .*checkpoint: step_000002\."
+    ):
+        train(config, say=silent)
 
 
 def test_early_stopping_waits_as_often_as_told_and_keeps_the_best(tiny_config, silent, monkeypatch):

@@ -47,10 +47,10 @@ def linear_cross_entropy(
     if chunk_tokens is None:
         chunk_tokens = max(1, _CHUNK_LOGITS // weight.shape[0])
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):  # autocast does not reach into the function below
-        hidden, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (hidden, weight))
+    # autocast does not reach into the function below; gradients keep the types of what they belong to
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     loss: Tensor = _LinearCrossEntropy.apply(
-        hidden.flatten(0, -2), weight, targets.flatten(), chunk_tokens, torch.is_grad_enabled()
+        hidden.flatten(0, -2), weight, targets.flatten(), chunk_tokens, dtype, torch.is_grad_enabled()
     )
     return loss
 
@@ -58,45 +58,49 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int, training: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        chunk_tokens: int,
+        dtype: torch.dtype,
+        training: bool,
     ) -> Tensor:
         wants_hidden, wants_weight = (training and needed for needed in ctx.needs_input_grad[:2])
-        exact = torch.promote_types(hidden.dtype, torch.float32)
+        exact = torch.promote_types(dtype, torch.float32)
         counted = (targets != IGNORED).to(exact)
         n_counted = counted.sum()
         total = torch.zeros_like(n_counted)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        w = weight.to(dtype)
 
         for start in range(0, len(hidden), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            h, counts = hidden[rows], counted[rows, None]
+            h, counts = hidden[rows].to(dtype), counted[rows, None]
             target = targets[rows, None].clamp(min=0)  # an ignored one may point anywhere
-            logits = (h @ weight.T).to(exact)  # (chunk, V)
+            logits = (h @ w.T).to(exact)  # (chunk, V)
             log_total = logits.logsumexp(dim=-1, keepdim=True)
             total += ((log_total - logits.gather(1, target)) * counts).sum()
             if not (wants_hidden or wants_weight):
                 continue
             grad = logits.sub_(log_total).exp_()  # softmax, in the memory of the logits
             grad.scatter_add_(1, target, -torch.ones_like(target, dtype=exact))
-            grad = grad.mul_(counts / n_counted).to(h.dtype)
+            grad = grad.mul_(counts / n_counted).to(dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = grad @ weight
+                grad_hidden[rows] = grad @ w
             if grad_weight is not None:
                 grad_weight += grad.T @ h
         ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
         return total / n_counted
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        if grad_hidden is not None:
-            grad_hidden = grad_hidden * grad_loss
-        if grad_weight is not None:
-            grad_weight = (grad_weight * grad_loss).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        grad_hidden, grad_weight = (
+            None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors
+        )
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def perplexity(loss: float) -> float:

@@ -16,7 +16,7 @@ from glassgpt.storage import explained, write_atomically
 
 METRICS = "metrics.jsonl"
 
-Record = dict[str, float]
+Record = dict[str, int | float]
 
 
 def read_metrics(run: Path) -> list[Record]:
@@ -78,7 +78,8 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        with explained(CheckpointError, self.path):  # a line that a full disk refused is tried once more
+            self.file.close()
         if self.board is not None:
             self.board.close()
 

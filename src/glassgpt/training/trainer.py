@@ -147,7 +147,7 @@ class _Training:
         loss = torch.zeros((), device=self.execution.device)
         for n in range(n_micro_batches):
             token_ids, targets = (
-                part.to(self.execution.device, non_blocking=True)
+                part.to(self.execution.device)
                 for part in self.batches.batch((step - 1) * n_micro_batches + n)
             )
             with self.execution.autocast():
@@ -186,6 +186,7 @@ class _Training:
 
     def evaluate(self) -> None:
         self.check_numbers()
+        self.check_weights()
         state = self.state
         with self.clock.paused():
             state.val_loss = evaluate(self.model, self.windows, self.config.micro_batch_size, self.execution)
@@ -209,10 +210,11 @@ class _Training:
     def sample(self) -> None:
         with self.clock.paused():
             text = write_sample(self.model, self.tokenizer, self.prompt, self.config, self.state.step)
-        self.say(f"step {self.state.step:,} writes: {text!r}")
+        self.say(f"step {self.state.step:,} writes: {' '.join(text.split())}")
 
     def save(self) -> None:
         self.check_numbers()
+        self.check_weights()
         with self.clock.paused():
             self.metrics.sync()  # before the checkpoint that counts on these lines
             self.state.seconds = self.clock.seconds()
@@ -231,15 +233,23 @@ class _Training:
         for step, *numbers in self.unchecked:
             loss, grad_norm = torch.stack(numbers).tolist()
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                last_good = self.checkpoint.name if self.checkpoint else "none yet"
-                clip = self.config.optimizer.grad_clip
-                raise ConfigError(
-                    f"Loss is {loss:.4g} at step {step:,} (lr {learning_rate(step, self.config):.2g}, "
-                    f"gradient norm {grad_norm:.2g}). Last good checkpoint: {last_good}. "
-                    f"Lower optimizer.lr or "
-                    + ("set optimizer.grad_clip." if clip is None else f"optimizer.grad_clip (now {clip:g}).")
-                )
+                raise self.lost(f"Loss is {loss:.4g}", step, f", gradient norm {grad_norm:.2g}")
         self.unchecked.clear()
+
+    def check_weights(self) -> None:
+        """Raise ConfigError if any weight is not a number: a step can be too large for float32 though its
+        loss and gradient were not."""
+        if not torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all():
+            raise self.lost("Weights are no longer numbers", self.state.step)
+
+    def lost(self, what: str, step: int, more: str = "") -> ConfigError:
+        clip = self.config.optimizer.grad_clip
+        remedy = "set optimizer.grad_clip" if clip is None else f"optimizer.grad_clip (now {clip:g})"
+        return ConfigError(
+            f"{what} at step {step:,} (lr {learning_rate(step, self.config):.2g}{more}). "
+            f"Last good checkpoint: {self.checkpoint.name if self.checkpoint else 'none yet'}. "
+            f"Lower optimizer.lr or {remedy}."
+        )
 
     def is_due(self, every_steps: int | None) -> bool:
         """Whether something done so often is done at this step; all is done at the last one."""
