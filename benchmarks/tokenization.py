@@ -6,8 +6,8 @@
 Training: ours, the `tokenizers` package (which uses all cores), and two trainers that count every pair anew
 for each merge: over the whole text, as in a first lesson, and over its different pieces, as
 `by_hand.bpe.train` does. Each of these runs for a minute and is extrapolated to all merges. Merges get
-cheaper as tokens get longer, so each is charged as if the text had been as short from the start as it is in
-the end: at least the time shown. Encoding: ours against `tiktoken` with the same merges. Peers are
+cheaper as tokens get longer, so the least that it could take is shown as well: as if the text had been as
+short from the start as it is in the end. Encoding: ours against `tiktoken` with the same merges. Peers are
 interleaved and medians taken, since a machine is never quite idle.
 """
 
@@ -78,8 +78,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def recounting_seconds(
     pieces: list[tuple[str, int]], tokenizer: BPETokenizer, budget_seconds: float
-) -> tuple[float, int]:
-    """The least that recounting would take for all merges, and how many it did in its budget.
+) -> tuple[int, float, float]:
+    """How many merges recounting did in its budget, what all would take at that pace, and at the very least.
 
     `pieces` are what it goes through at each merge, and how much each of them counts.
     """
@@ -99,7 +99,8 @@ def recounting_seconds(
         n_done += 1
     n_tokens = {piece: len(tokenizer.encode(piece)) for piece, _ in set(pieces)}
     n_tokens_last = sum(n_tokens[piece] for piece, _ in pieces)
-    return spent / n_done * len(tokenizer.merges) * n_tokens_last / n_tokens_first, n_done
+    at_that_pace = spent / n_done * len(tokenizer.merges)
+    return n_done, at_that_pace, at_that_pace * n_tokens_last / n_tokens_first
 
 
 def main() -> None:
@@ -132,8 +133,11 @@ def main() -> None:
         ("whole text", [(piece, 1) for piece in cut(text)]),
         ("different pieces", list(Counter(cut(text)).items())),
     ]:
-        taken, n_done = recounting_seconds(pieces, tokenizer, options.recount_seconds)
-        times[f"recounting, {what} ({n_done:,} of {len(tokenizer.merges):,} merges done), at least"] = taken
+        n_done, at_that_pace, at_least = recounting_seconds(pieces, tokenizer, options.recount_seconds)
+        times[f"recounting, {what}: {n_done:,} of {len(tokenizer.merges):,} merges, extrapolated"] = (
+            at_that_pace
+        )
+        times[f"recounting, {what}: at the very least"] = at_least
     table("training", times, size)
 
     ranks = {tokenizer.decode_bytes([token_id]): token_id for token_id in range(256 + len(tokenizer.merges))}

@@ -81,6 +81,12 @@ def test_long_pieces_inside_common_text_are_cut_as_by_hand():
     assert pieces(TOKENIZER, text) == joined
 
 
+@pytest.mark.parametrize("merges", [[], [(ord("a"), ord("b"))]], ids=["no merges", "one merge"])
+def test_long_pieces_need_no_merge_that_fits(merges):
+    word = "zyx" * 10_007
+    assert BPETokenizer(merges).encode(word) == list(word.encode("utf-8"))
+
+
 def test_no_text_is_no_ids():
     assert TOKENIZER.encode("") == []
     assert TOKENIZER.decode([]) == ""

@@ -56,12 +56,22 @@ def test_pieces_are_counted_as_the_pattern_cuts_them(texts):
     assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
 
 
-def test_counting_in_slices_changes_nothing(monkeypatch):
-    text = "There's no 1 like 2 or 3,  is there? " * 29
+def test_counting_in_slices_and_with_little_memory_changes_nothing(monkeypatch):
+    text = "".join(f" {letter}{digit}" for letter in "abcde" for digit in "12345") * 3  # 25 words, 10 pieces
     whole = count_pieces(text)
-    monkeypatch.setattr(bpe_training, "_SLICE_CHARACTERS", 31)
-    monkeypatch.setattr(bpe_training, "MAX_PIECES", 17)
-    assert count_pieces(text) == whole
+    cut_words = bpe_training._cut_words
+    n_words = []
+
+    def watched(words, pieces):
+        n_words.append(len(words))
+        cut_words(words, pieces)
+
+    monkeypatch.setattr(bpe_training, "_cut_words", watched)
+    monkeypatch.setattr(bpe_training, "_SLICE_CHARACTERS", 2)
+    monkeypatch.setattr(bpe_training, "MAX_PIECES", 11)
+    assert count_pieces(text) == whole == Counter(cut(text))
+    assert max(n_words) == 12
+    assert len(n_words) > 1
 
 
 def test_the_rarest_pieces_are_forgotten_when_there_are_too_many(monkeypatch):
