@@ -56,7 +56,7 @@ check: develop ## lint, formatting and types
 bench: develop ## print the benchmarks' tables: ours beside its peers, on this machine
 	@for benchmark in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
 		echo "bench: $$benchmark …"; \
-		$(venv)/python $$benchmark $(ARGS) || exit 1; \
+		$(venv)/python $$benchmark || exit 1; \
 	done
 
 clean: ## remove .venv and what tools left behind; your runs/ stay

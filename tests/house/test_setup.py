@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -331,3 +333,28 @@ def test_the_demo_does_not_set_up_the_tests():
         (False, True),
         (True, False),
     ]
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_ci_checks_and_tests_with_a_copy_of_the_data_and_removes_it(tmp_path, passes):
+    run, data, make = tmp_path / "clone/.ci/run", tmp_path / "shared/data/a.txt", tmp_path / "bin/make"
+    for path in (run, data, make):
+        path.parent.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci/run", run)
+    data.write_text("text")
+    make.write_text(
+        f'#!/bin/sh\necho "$1 $GLASSGPT_CACHE $(cat "$GLASSGPT_CACHE/a.txt")"\nexit {int(not passes)}\n'
+    )
+    make.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "GLASSGPT_CACHE"}
+    environment["PATH"] = f"{make.parent}:{environment['PATH']}"
+
+    done = subprocess.run(
+        ["bash", str(run)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert [(word, text) for word, _, text in said] == [("check", "text"), ("test", "text")][: 1 + passes]
+    assert {os.path.exists(copy) for _, copy, _ in said} == {False}
+    assert data.read_text() == "text"
+    assert (done.returncode == 0) == passes
