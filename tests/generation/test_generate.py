@@ -249,6 +249,13 @@ def test_the_model_runs_in_its_own_dtype(make_model, dtype):
     assert set(seen) == {dtype}
 
 
+def test_a_float64_model_is_not_rounded_to_float32(make_model):
+    model = make_model(tied_embeddings=False)
+    top = next(generate(model, [1], GREEDY))
+    model.head.weight.data[0] = model.head.weight[top] * (1 - 1e-12)  # as good as `top` in float32, and first
+    assert next(generate(model, [1], GREEDY)) == top != 0
+
+
 def message_of(*arguments, **keywords) -> str:
     with pytest.raises(GenerationError) as caught:
         generate(*arguments, **keywords)  # at the call, before anything is drawn

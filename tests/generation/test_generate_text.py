@@ -86,6 +86,9 @@ def test_what_might_become_a_stop_string_waits_and_is_shown_when_it_does_not():
 def test_the_stop_string_that_is_complete_first_counts():
     assert "".join(pieces_of("xabcd", ("abcd", "bc"))) == "xa"
     assert "".join(pieces_of("xabcd", ("bc", "abc"))) == "x"
+    one_token = BPETokenizer([(97, 98), (99, 100), (256, 257)])  # abcd
+    model = scripted(260, [[*b"x", 258, one_token.end_of_text_id]])
+    assert complete(model, one_token, "?", dataclasses.replace(GREEDY, stop=("abcd", "bc"))) == "xa"
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,24 @@ def test_a_draw_equals_the_walk_by_hand():
     assert draw(probabilities, row_generators(3, B)).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"), [(0.0, [1, 0, 0, 0]), (1 - 2**-53, [1, 2, 1, 1])], ids=["lowest", "highest"]
+)
+def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_token(
+    monkeypatch, number, expected
+):
+    monkeypatch.setattr(torch, "rand", lambda *size, generator, dtype: torch.full(size, number, dtype=dtype))
+    probabilities = torch.tensor(
+        [
+            [0.0, 1.0, 0.0],
+            [0.25, 0.25, 0.5],
+            [0.4999, 0.4999, 0.0],  # rounding can leave a sum short of 1
+            [1.0, 1e-9, 0.0],  # float32 cannot add these, and the second is possible all the same
+        ]
+    )
+    assert draw(probabilities, row_generators(0, 4)).tolist() == expected
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tokens_are_drawn_as_often_as_their_probabilities_say(dtype):
     n = 20_000

@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassgpt.errors import GenerationError, raise_problems
 from glassgpt.generation.config import SamplingConfig
@@ -81,7 +81,8 @@ def _steps(
     stop_token_ids: frozenset[int],
     vocab_size: int,
 ) -> Iterator[list[int | None]]:
-    with _computing(model):
+    modules = list(model.modules())
+    with _computing(modules):
         reader = (
             CachedWindowReader(model, prompts, sampling.max_new_tokens)
             if sampling.use_cache
@@ -91,7 +92,7 @@ def _steps(
     generators = row_generators(sampling.seed, len(prompts))
     ended = [False] * len(prompts)
     for n_generated in range(sampling.max_new_tokens):
-        with _computing(model):
+        with _computing(modules):
             logits = _checked(reader.next_logits(), n_generated)[:, :vocab_size]
             drawn = draw(next_token_probabilities(logits, sampling, seen), generators)
             seen.scatter_(-1, drawn[:, None].to(seen.device), True)
@@ -105,12 +106,12 @@ def _steps(
 
 
 @contextlib.contextmanager
-def _computing(model: GPT) -> Iterator[None]:
+def _computing(modules: list[nn.Module]) -> Iterator[None]:
     """No dropout and no gradients inside; afterwards every module is in the mode it was in.
 
     Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
     """
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

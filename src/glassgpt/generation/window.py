@@ -66,9 +66,7 @@ class CachedWindowReader(WindowReader):
         if self.cache.n_tokens == 0:
             return self._read_prompts()
         if self.shortened:
-            self._read_shortened_again()
-        if self.cache.n_tokens == self.cache.max_tokens:
-            self._drop_columns(self.cache.n_tokens - max(len(window) - 1 for window in self.windows))
+            self._make_room()
         return self._read([window[-1:] for window in self.windows], self.cache)
 
     def _read_prompts(self) -> Float[Tensor, "B V"]:
@@ -76,8 +74,12 @@ class CachedWindowReader(WindowReader):
         self._set_padding(n_columns, [len(window) for window in self.windows])
         return self._read([[0] * (n_columns - len(window)) + window for window in self.windows], self.cache)
 
-    def _read_shortened_again(self) -> None:
-        """Put the shortened rows' windows, but for the newest token, in the rightmost columns."""
+    def _make_room(self) -> None:
+        """Read the shortened windows again, into the rightmost columns; drop what is now padding in all rows.
+
+        A window was full, so every column is taken; only in the shortened rows was the first a real token.
+        """
+        n_cached = [len(window) - 1 for window in self.windows]  # the newest tokens are yet to be read
         end = self.cache.n_tokens
         if n_kept := self.context_length // 2:
             fresh = self._empty_cache(len(self.shortened), n_kept)
@@ -85,18 +87,13 @@ class CachedWindowReader(WindowReader):
             self.model.hidden(torch.tensor(rows, device=self.device), fresh)
             self.cache.keys[:, self.shortened, :, end - n_kept : end] = fresh.keys
             self.cache.values[:, self.shortened, :, end - n_kept : end] = fresh.values
-        self._set_padding(end, [len(window) - 1 for window in self.windows])
 
-    def _drop_columns(self, n: int) -> None:
-        """Move everything `n` columns to the left, over columns that are padding in every row."""
-        n_left = self.cache.n_tokens - n
-        for layer in [
-            *self.cache.keys,
-            *self.cache.values,
-        ]:  # (B, G, S, Dh), one at a time to need less memory
-            layer[:, :, :n_left] = layer[:, :, n : n + n_left].clone()
-        self.cache.n_tokens = n_left
-        self._set_padding(n_left, [len(window) - 1 for window in self.windows])
+        longest = max(n_cached)
+        for tensor in (self.cache.keys, self.cache.values):
+            for layer in tensor:  # (B, G, S, Dh); the copy of one layer needs less memory than that of all
+                layer[:, :, :longest] = layer[:, :, end - longest : end].clone()
+        self.cache.n_tokens = longest
+        self._set_padding(longest, n_cached)
 
     def _set_padding(self, n_columns: int, n_tokens: list[int]) -> None:
         padding = [n_columns - n for n in n_tokens]
