@@ -1,9 +1,9 @@
 """How the next token is chosen, and how long to go on: checked together before anything is generated."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from glassgpt.checks import is_count, is_number, is_positive
 from glassgpt.errors import GenerationError, raise_problems
 
 
@@ -51,24 +51,24 @@ class SamplingConfig:
 
     def _problems(self) -> list[str]:
         problems = []
-        if not _is_int(self.max_new_tokens) or self.max_new_tokens < 0:
+        if not is_count(self.max_new_tokens, 0):
             problems.append(f"max_new_tokens={self.max_new_tokens!r} must be a whole number of at least 0.")
-        if not _is_number(self.temperature) or self.temperature < 0:
+        if not is_number(self.temperature) or self.temperature < 0:
             problems.append(
                 f"temperature={self.temperature!r} must be at least 0; 0 always takes the likeliest token."
             )
-        if self.top_k is not None and (not _is_int(self.top_k) or self.top_k < 1):
+        if self.top_k is not None and not is_count(self.top_k, 1):
             problems.append(f"top_k={self.top_k!r} must be a whole number of at least 1, or None.")
-        if self.top_p is not None and (not _is_number(self.top_p) or not 0 < self.top_p <= 1):
+        if self.top_p is not None and (not is_number(self.top_p) or not 0 < self.top_p <= 1):
             problems.append(f"top_p={self.top_p!r} must be above 0 and at most 1, or None.")
-        if self.min_p is not None and (not _is_number(self.min_p) or not 0 <= self.min_p <= 1):
+        if self.min_p is not None and (not is_number(self.min_p) or not 0 <= self.min_p <= 1):
             problems.append(f"min_p={self.min_p!r} must be from 0 to 1, or None.")
-        if not _is_number(self.repetition_penalty) or self.repetition_penalty <= 0:
+        if not is_positive(self.repetition_penalty):
             problems.append(
                 f"repetition_penalty={self.repetition_penalty!r} must be above 0; 1 changes nothing, "
                 f"1.2 is usual."
             )
-        if self.seed is not None and (not _is_int(self.seed) or not 0 <= self.seed < 2**63):
+        if self.seed is not None and (not is_count(self.seed, 0) or self.seed >= 2**63):
             problems.append(f"seed={self.seed!r} must be a whole number from 0 to 2**63 - 1, or None.")
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
             problems.append(f"stop={self.stop!r} must be a tuple of strings, as in stop=('\\n\\n',).")
@@ -79,11 +79,3 @@ class SamplingConfig:
         if not isinstance(self.use_cache, bool):
             problems.append(f"use_cache={self.use_cache!r} must be True or False.")
         return problems
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from glassgpt.checks import is_count, is_number, is_positive, not_one_of
 from glassgpt.errors import ConfigError, raise_problems
 
 Norm = Literal["layernorm", "rmsnorm"]
@@ -65,23 +66,23 @@ class ModelConfig:
             ("n_heads", 1),
         ]:
             value = getattr(self, name)
-            if not _is_int(value) or value < lowest:
+            if not is_count(value, lowest):
                 problems.append(f"{name}={value!r} must be a whole number of at least {lowest}.")
         for name in ("n_kv_heads", "d_ff", "attention_window"):
             value = getattr(self, name)
-            if value is not None and (not _is_int(value) or value < 1):
+            if value is not None and not is_count(value, 1):
                 problems.append(f"{name}={value!r} must be a whole number of at least 1, or None.")
         for name, choices in [("norm", Norm), ("positions", Positions), ("feedforward", Feedforward)]:
             value = getattr(self, name)
             if value not in get_args(choices):
-                problems.append(f"{name}={value!r} is not one of {', '.join(get_args(choices))}.")
+                problems.append(not_one_of(name, value, choices))
         for name in ("bias", "qkv_bias", "tied_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 problems.append(f"{name}={getattr(self, name)!r} must be True or False.")
         for name in ("norm_eps", "rope_theta"):
-            if not _is_number(getattr(self, name)) or not 0 < getattr(self, name) < float("inf"):
+            if not is_positive(getattr(self, name)):
                 problems.append(f"{name}={getattr(self, name)!r} must be a positive number.")
-        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
             problems.append(f"dropout={self.dropout!r} must be at least 0 and below 1.")
         if problems:
             return problems  # what follows computes with these values
@@ -163,11 +164,3 @@ def gpt2(size: str = "124M") -> ModelConfig:
     return ModelConfig(
         vocab_size=50_257, context_length=1024, d_model=d_model, n_layers=n_layers, n_heads=n_heads
     )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from glassgpt.checks import is_count, is_number, is_positive, not_one_of
 from glassgpt.errors import ConfigError, GlassGPTError, raise_problems
 from glassgpt.model.config import ModelConfig
 from glassgpt.storage import write_atomically
@@ -46,15 +47,15 @@ class OptimizerConfig:
     def problems(self) -> Iterator[str]:
         """A sentence for each setting that is out of range."""
         if self.name not in get_args(OptimizerName):
-            yield _not_one_of("optimizer.name", self.name, OptimizerName)
+            yield not_one_of("optimizer.name", self.name, OptimizerName)
         for name in ("lr", "muon_lr", "eps"):
-            if not _is_positive(getattr(self, name)):
+            if not is_positive(getattr(self, name)):
                 yield f"optimizer.{name}={getattr(self, name)!r} must be a positive number."
-        if not _is_number(self.weight_decay) or not 0 <= self.weight_decay < float("inf"):
+        if not is_number(self.weight_decay) or self.weight_decay < 0:
             yield f"optimizer.weight_decay={self.weight_decay!r} must be at least 0."
-        if len(self.betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas):
+        if len(self.betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in self.betas):
             yield f"optimizer.betas={self.betas!r} must be two numbers of at least 0 and below 1."
-        if self.grad_clip is not None and not _is_positive(self.grad_clip):
+        if self.grad_clip is not None and not is_positive(self.grad_clip):
             yield f"optimizer.grad_clip={self.grad_clip!r} must be a positive number, or None."
 
 
@@ -74,12 +75,12 @@ class ScheduleConfig:
     def problems(self) -> Iterator[str]:
         """A sentence for each setting that is out of range."""
         if self.kind not in get_args(ScheduleKind):
-            yield _not_one_of("schedule.kind", self.kind, ScheduleKind)
-        if self.warmup_steps is not None and not _is_count(self.warmup_steps, 0):
+            yield not_one_of("schedule.kind", self.kind, ScheduleKind)
+        if self.warmup_steps is not None and not is_count(self.warmup_steps, 0):
             yield f"schedule.warmup_steps={self.warmup_steps!r} must be a whole number from 0, or None."
         for name in ("min_lr_ratio", "decay_fraction"):
             value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 yield f"schedule.{name}={value!r} must lie between 0 and 1."
 
 
@@ -161,24 +162,24 @@ class TrainConfig:
             yield 'tokenizer="" names none: bpe, char, gpt2, or the path of a tokenizer.json.'
         for name, choices in [("precision", Precision), ("compile", Compile)]:
             if getattr(self, name) not in get_args(choices):
-                yield _not_one_of(name, getattr(self, name), choices)
+                yield not_one_of(name, getattr(self, name), choices)
         counts = ["tokenizer_vocab_size", "steps", "micro_batch_size", "log_every_steps", "eval_every_steps"]
         counts += ["sample_tokens", "checkpoint_every_steps", "keep_checkpoints"]
         for name in counts:
-            if not _is_count(getattr(self, name), 1):
+            if not is_count(getattr(self, name), 1):
                 yield f"{name}={getattr(self, name)!r} must be a whole number of at least 1."
         for name in ("tokens_per_step", "eval_windows", "early_stop_evals", "sample_every_steps"):
-            if getattr(self, name) is not None and not _is_count(getattr(self, name), 1):
+            if getattr(self, name) is not None and not is_count(getattr(self, name), 1):
                 yield f"{name}={getattr(self, name)!r} must be a whole number of at least 1, or None."
-        if not _is_count(self.seed, 0) or self.seed >= 2**63:
+        if not is_count(self.seed, 0) or self.seed >= 2**63:
             yield f"seed={self.seed!r} must be a whole number of at least 0 and below 2⁶³."
-        if not _is_number(self.val_fraction) or not 0 < self.val_fraction < 1:
+        if not is_number(self.val_fraction) or not 0 < self.val_fraction < 1:
             yield f"val_fraction={self.val_fraction!r} must lie between 0 and 1."
-        if self.max_minutes is not None and not _is_positive(self.max_minutes):
+        if self.max_minutes is not None and not is_positive(self.max_minutes):
             yield f"max_minutes={self.max_minutes!r} must be a positive number, or None."
-        if _is_count(self.micro_batch_size, 1) and _is_count(self.tokens_per_step, 1):
+        if is_count(self.micro_batch_size, 1) and is_count(self.tokens_per_step, 1):
             micro = self.micro_batch_size * self.model.context_length
-            below = self.tokens_per_step // micro * micro  # type: ignore[operator]
+            below = self.tokens_per_step // micro * micro
             if below != self.tokens_per_step:
                 nearest = " or ".join(f"{n:,}" for n in (below, below + micro) if n)
                 yield (
@@ -248,19 +249,3 @@ def _section(section: type[Section], values: dict[str, Any], what: str) -> Secti
             f"The {what} has unknown fields: {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
         )
     return section(**values)
-
-
-def _not_one_of(name: str, value: object, choices: Any) -> str:
-    return f"{name}={value!r} is not one of {', '.join(get_args(choices))}."
-
-
-def _is_count(value: object, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: object) -> bool:
-    return _is_number(value) and 0 < value < float("inf")  # type: ignore[operator]
