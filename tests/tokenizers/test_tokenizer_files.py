@@ -48,6 +48,8 @@ def test_a_saved_tokenizer_comes_back_as_what_it_was(tokenizer, tmp_path):
 
 def test_fingerprints_differ_between_kinds():
     assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS}) == len(TOKENIZERS)
+    words = TOKENIZERS[1].content()
+    assert SimpleTokenizerV1.from_content(words).fingerprint != TOKENIZERS[1].fingerprint
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tokenizer, tmp_path):
