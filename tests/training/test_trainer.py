@@ -2,18 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from glassgpt.data import make_tokenizer, prepare, read_corpus
+from glassgpt.data import Batches, TokenShards, make_tokenizer, prepare, read_corpus
 from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.folder import load_model
+from glassgpt.model.gpt import GPT
 from glassgpt.training import trainer
 from glassgpt.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
+from glassgpt.training.schedule import learning_rate
 from glassgpt.training.trainer import dropout_seed, train
 from tests.training.conftest import TEXT
 
@@ -39,6 +42,38 @@ def test_accumulation_equals_one_big_batch(tiny_config, tmp_path, silent, exact)
             assert small["tokens"] == big["tokens"]
             assert small["loss"] == pytest.approx(big["loss"], rel=0, abs=1e-12)
             assert small["grad_norm"] == pytest.approx(big["grad_norm"], rel=0, abs=1e-12)
+
+
+def test_the_loop_equals_a_plain_one(tiny_config, silent, exact):
+    config = tiny_config(
+        steps=6,
+        model=ModelConfig(context_length=5, d_model=12, n_layers=2, n_heads=3),
+        optimizer=OptimizerConfig(lr=0.01, grad_clip=0.5),
+        precision="float32",
+    )
+    result = train(config, say=silent)
+    losses = [record["loss"] for record in read_metrics(config.out) if "loss" in record]
+
+    shards = TokenShards.open(config.out / "data")
+    batches = Batches(shards.train, context_length=5, micro_batch_size=6, seed=0)
+    torch.manual_seed(0)
+    model = GPT(replace(config.model, vocab_size=shards.vocab_size))
+    decayed = [{"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1}]
+    others = [{"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(decayed + others, betas=(0.9, 0.95), foreach=False)
+    for step, expected in enumerate(losses, start=1):
+        token_ids, targets = batches.batch(step - 1)
+        loss = torch.nn.functional.cross_entropy(model(token_ids).flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        optimizer.step()
+        assert expected == pytest.approx(loss.item(), rel=0, abs=1e-10)
+    trained, _ = load_model(result.checkpoint)
+    # Rounding of 1e-16 grows where AdamW divides by the root of a small squared gradient.
+    torch.testing.assert_close(trained.state_dict(), model.state_dict(), rtol=0, atol=1e-8)
 
 
 def test_the_run_folder_holds_what_the_design_says(tiny_config, silent):
