@@ -55,7 +55,7 @@ def write_atomically(path: Path, content: str | bytes, error: type[GlassGPTError
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
                     shutil.rmtree(previous)
                 os.rename(final, previous)
             os.rename(staging, final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
             if previous.exists():
                 shutil.rmtree(previous)
     except BaseException:
@@ -178,14 +178,15 @@ def _seal(folder: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        _sync_folder(path)
+        sync_folder(path)
 
 
 def _previous(final: Path) -> Path:
     return final.parent / f".{final.name}.previous"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk: a rename can be lost with the power until then."""
     if os.name == "nt":
         return  # Windows has no handle on a folder to sync
     handle = os.open(folder, os.O_RDONLY)

@@ -1,94 +1,36 @@
-"""Corpora by name and by path; what a server can do wrong never reaches the final name."""
+"""Corpora by name and by path."""
 
-import contextlib
 import gzip
 import hashlib
-import http.server
 import re
-import socket
-import threading
 
 import pytest
 
 from glassgpt.data import CORPUS_NAMES, Corpus, corpora, read_corpus
-from glassgpt.data.download import download
 from glassgpt.errors import DataError, DownloadError
+from tests.data.misbehaving_server import Server, good
 
 BODY = b"To be, or not to be: " * 9973
-SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        if self.path != "/endless":
-            self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write({"/short": BODY[:1009], "/endless": BODY + b"more"}.get(self.path, BODY))
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_a_download_appears_when_it_is_whole(server, tmp_path):
-    path = tmp_path / "corpora" / "hamlet.txt"
-    download(f"{server}/good", path, n_bytes=len(BODY), sha256=SHA256)
-    assert path.read_bytes() == BODY
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("page", "sha256", "reason"),
-    [
-        ("good", "0" * 64, rf"its SHA-256 is {SHA256}, not 0000"),
-        ("missing", SHA256, r"the server answers 404 Not Found"),
-        ("short", SHA256, r"the connection broke off"),
-        ("endless", SHA256, rf"more than {len(BODY):,} bytes came"),
-    ],
-)
-def test_a_download_that_fails_leaves_nothing(server, tmp_path, page, sha256, reason):
-    with pytest.raises(DownloadError, match=reason) as caught:
-        download(f"{server}/{page}", tmp_path / "a.txt", n_bytes=len(BODY), sha256=sha256)
-    assert f"put the file at {tmp_path / 'a.txt'}" in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_network_is_one_clear_line(tmp_path):
-    with socket.socket() as taken:  # bound, not listening: a connection is refused
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt"
-        with pytest.raises(DownloadError, match="there is no connection to the server") as caught:
-            download(url, tmp_path / "a.txt", n_bytes=7, sha256=SHA256)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_that_cannot_be_made_is_an_error(server, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="is a file, not a folder"):
-        download(f"{server}/good", tmp_path / "file" / "a.txt", n_bytes=len(BODY), sha256=SHA256)
-
-
-def test_a_named_corpus_is_downloaded_once(server, tmp_path, monkeypatch):
+def test_a_named_corpus_is_downloaded_once(tmp_path, monkeypatch):
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
-    wanted = corpora._Download(f"{server}/good", len(BODY), SHA256)
-    monkeypatch.setitem(corpora._DOWNLOADS, "tinyshakespeare", wanted)
-    assert list(read_corpus("tinyshakespeare").documents()) == [BODY.decode()]
-    monkeypatch.setitem(corpora._DOWNLOADS, "tinyshakespeare", wanted._replace(url="http://127.0.0.1:9/"))
-    assert list(read_corpus("tinyshakespeare").documents()) == [BODY.decode()]
+    with Server([good(BODY)]) as server:
+        wanted = corpora._Download(f"{server.url}/hamlet", len(BODY), hashlib.sha256(BODY).hexdigest())
+        monkeypatch.setitem(corpora._DOWNLOADS, "tinyshakespeare", wanted)
+        for _ in range(2):
+            assert list(read_corpus("tinyshakespeare").documents()) == [BODY.decode()]
+    assert len(server.log) == 1
+
+
+def test_a_corpus_that_is_not_the_one_expected_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
+    with Server([good(BODY)]) as server:
+        wanted = corpora._Download(f"{server.url}/hamlet", len(BODY), "0" * 64)
+        monkeypatch.setitem(corpora._DOWNLOADS, "tinyshakespeare", wanted)
+        with pytest.raises(DownloadError, match="its SHA-256 is"):
+            read_corpus("tinyshakespeare")
+    assert not list((tmp_path / "corpora").iterdir())
 
 
 def test_an_altered_file_in_the_cache_is_named(tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glassgpt.data import embedded
-from glassgpt.data.download import download
+from glassgpt.data.download import Expected, download
 from glassgpt.data.sources import TEXT_SUFFIXES, Piece, StandardInput, document_pieces, read_file
 from glassgpt.errors import DataError
-from glassgpt.storage import cache_folder, sha256_of
+from glassgpt.storage import cache_folder
 
 
 class _Download(NamedTuple):
@@ -161,13 +161,11 @@ def _fetched(name: str) -> Path:
     """Where the named corpus lies once it is there and whole."""
     path = cache_folder() / "corpora" / f"{name}.txt"
     wanted = _DOWNLOADS[name]
+    expected = Expected(n_bytes=wanted.n_bytes, sha256=wanted.sha256)
     if not path.exists():
-        download(wanted.url, path, n_bytes=wanted.n_bytes, sha256=wanted.sha256)
-    elif path.stat().st_size != wanted.n_bytes or sha256_of(path) != wanted.sha256:
-        raise DataError(
-            f"{path} is not {name}: {path.stat().st_size:,} bytes for {wanted.n_bytes:,}, or altered. "
-            "Remove it, and it is downloaded again."
-        )
+        download(wanted.url, path, expected)
+    elif difference := expected.difference(path):
+        raise DataError(f"{path} is not {name}: {difference}. Remove it, and it is downloaded again.")
     return path
 
 
