@@ -9,7 +9,7 @@ from pathlib import Path
 from glassgpt.cli.parsing import parse
 from glassgpt.errors import ConfigError
 from glassgpt.model.config import ModelConfig
-from glassgpt.training.config import OptimizerConfig, TrainConfig
+from glassgpt.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 
 ABOUT = """\
 The whole path on real text, offline: gather English that this Python carries in its own documentation,
@@ -118,7 +118,8 @@ def demo_config(out: Path, seed: int) -> TrainConfig:
         tokenizer_vocab_size=2048,
         model=ModelConfig(context_length=128, d_model=192, n_layers=4, n_heads=6),
         micro_batch_size=16,
-        optimizer=OptimizerConfig(lr=3e-3),
+        optimizer=OptimizerConfig(name="muon", lr=0.01, muon_lr=0.03),
+        schedule=ScheduleConfig(kind="linear", min_lr_ratio=0.0),
         eval_windows=None,
         sample_prompt=PROMPT,
         seed=seed,
