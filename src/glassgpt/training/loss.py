@@ -18,7 +18,7 @@ IGNORED = -100
 """The target of a position that does not count, such as padding."""
 
 _CHUNK_LOGITS = 2**24
-"""How many logits `linear_cross_entropy` holds at once, unless told: 334 tokens with GPT-2's vocabulary."""
+"""How many logits `linear_cross_entropy` holds at once, unless told: 333 tokens with GPT-2's vocabulary."""
 
 
 def cross_entropy(logits: Float[Tensor, "*shape V"], targets: Int[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -45,7 +45,9 @@ def linear_cross_entropy(
     backward pass has nothing left to compute.
     """
     if chunk_tokens is None:
-        chunk_tokens = max(1, _CHUNK_LOGITS // weight.shape[0])
+        # Equal chunks: a small rest would read all of `weight` too, and cost as much as a large one.
+        n_chunks = max(1, math.ceil(targets.numel() / max(1, _CHUNK_LOGITS // weight.shape[0])))
+        chunk_tokens = max(1, math.ceil(targets.numel() / n_chunks))
     device = hidden.device.type
     # autocast does not reach into the function below; gradients keep the types of what they belong to
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -79,12 +81,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + chunk_tokens)
             h, counts = hidden[rows].to(dtype), counted[rows, None]
             target = targets[rows, None].clamp(min=0)  # an ignored one may point anywhere
-            logits = (h @ w.T).to(exact)  # (chunk, V)
-            log_total = logits.logsumexp(dim=-1, keepdim=True)
-            total += ((log_total - logits.gather(1, target)) * counts).sum()
+            log_probabilities = torch.log_softmax(h @ w.T, dim=-1, dtype=exact)  # (chunk, V)
+            total -= (log_probabilities.gather(1, target) * counts).sum()
             if not (wants_hidden or wants_weight):
                 continue
-            grad = logits.sub_(log_total).exp_()  # softmax, in the memory of the logits
+            grad = log_probabilities.exp_()  # softmax, in the memory of its logarithm
             grad.scatter_add_(1, target, -torch.ones_like(target, dtype=exact))
             grad = grad.mul_(counts / n_counted).to(dtype)
             if grad_hidden is not None:
