@@ -529,31 +529,10 @@ def self_signed(tmp_path):
         pytest.skip("needs the command openssl, to make a certificate (Debian: apt install openssl)")
     folder = tmp_path.parent / f"{tmp_path.name}-certificate"
     folder.mkdir()
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "certificate.pem",
-            "-subj",
-            "/CN=127.0.0.1",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    options = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out certificate.pem"
+    names = "-days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    command = ["openssl", "req", "-x509", *options.split(), *names.split()]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -17,6 +17,7 @@ OPTIONS = {
     "prepare": "PrepareOptions",
     "train": "TrainConfig",
     "generate": "GenerateOptions",
+    "download": "DownloadOptions",
     "info": "InfoOptions",
 }
 

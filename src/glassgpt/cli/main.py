@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "turn a corpus into token ids on disk, in parallel and in bounded memory",
     "train": "train a GPT, or go on with a run",
     "generate": "let a model write",
+    "download": "fetch OpenAI's GPT-2, each file whole and checked",
     "info": "what this machine, a model, a run or a dataset is, and what a model would cost",
 }
 

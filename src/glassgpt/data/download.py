@@ -41,7 +41,13 @@ class Expected:
 
 
 def download(
-    url: str, path: Path, expected: Expected, *, progress: bool = True, patience: Patience | None = None
+    url: str,
+    path: Path,
+    expected: Expected,
+    *,
+    remedy: str | None = None,
+    progress: bool = True,
+    patience: Patience | None = None,
 ) -> bool:
     """Have the file of `url` at `path`, where it appears once it is whole. Did it have to be fetched?
 
@@ -50,9 +56,11 @@ def download(
     stopped. Of two processes the second waits, and then finds the file of the first.
 
     Raises DownloadError, in one line, when the file cannot be had, is not the one expected, or cannot be
-    written.
+    written. It ends with the `remedy`, which is otherwise to put the file at `path` by other means.
     """
     import requests
+
+    remedy = remedy or f"put the file at {path} by other means"
 
     def is_there() -> bool:
         return path.is_file() and expected.difference(path) is None
@@ -62,51 +70,53 @@ def download(
             return False  # and no lock: a folder that can only be read will do
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock")
-        with exclusive(lock, lambda: _say(path, "another process fetches it; waiting", progress)):
+        with exclusive(lock, lambda: _say(path.name, "another process fetches it; waiting", progress)):
             if is_there():
                 return False
-            with requests.Session() as session:
-                session.max_redirects = MAX_REDIRECTS
-                _fetch_patiently(session, url, path, expected, progress, patience or Patience())
+            part = Part(path)
+            try:
+                with requests.Session() as session:
+                    session.max_redirects = MAX_REDIRECTS
+                    _fetch_patiently(session, url, part, expected, progress, patience or Patience())
+            except Refused as reason:
+                raise DownloadError(
+                    f"Cannot download {url}: {reason}. {_again(part, url)}, or {remedy}."
+                ) from reason
+            _publish(part, path)
             return True
 
 
 def _fetch_patiently(
-    session: "requests.Session", url: str, path: Path, expected: Expected, progress: bool, patience: Patience
+    session: "requests.Session", url: str, part: Part, expected: Expected, progress: bool, patience: Patience
 ) -> None:
-    """Try until the file is at `path`, or until there is no sense in another try."""
-    part = Part(path)
-    n_tries = 0
-    while True:
-        n_tries += 1
+    """Try until `part` is the whole file. Raises Refused when there is no sense in another try."""
+    for n_tries in range(1, patience.n_tries + 1):
         try:
             went_on = fetch(
                 session, url, part, n_bytes=expected.n_bytes, patience=patience, progress=progress
             )
-            if difference := _wrong_md5(part) or expected.difference(part.path):
-                part.discard()
-                # Pieces of different files may have come together: from its beginning it may be right.
-                raise Broken(difference) if went_on else Refused(difference)
-            return _publish(part, path)
-        except Refused as refused:
-            raise _failed(url, path, part, str(refused)) from refused
+            difference = _wrong_md5(part) or expected.difference(part.path)
+            if difference is None:
+                return
+            part.discard()
+            # Pieces of different files may have come together: from its beginning it may be right.
+            raise Broken(difference) if went_on else Refused(difference)
         except Broken as broken:
-            asked = broken.asked_seconds
+            asked = broken.asked_seconds or 0
             if n_tries == 1 and isinstance(broken, Unreachable):
-                raise _failed(url, path, part, str(broken)) from broken
+                raise Refused(str(broken)) from broken
+            if asked > patience.longest_asked_seconds:
+                raise Refused(f"{broken}, and asks to be left alone for {asked:,.0f} seconds") from broken
             if n_tries == patience.n_tries:
-                raise _failed(url, path, part, f"{broken}, at the last of {n_tries} tries") from broken
-            if asked is not None and asked > patience.longest_asked_seconds:
-                reason = f"{broken}, and asks to be left alone for {asked:,.0f} seconds"
-                raise _failed(url, path, part, reason) from broken
-            wait = patience.wait_seconds(n_tries, asked)
-            _say(path, f"{broken}; try {n_tries + 1} of {patience.n_tries} in {wait:.0f} s", progress)
+                raise Refused(f"{broken}, at the last of {n_tries} tries") from broken
+            wait = patience.wait_seconds(n_tries, broken.asked_seconds)
+            _say(part.name, f"{broken}; try {n_tries + 1} of {patience.n_tries} in {wait:.0f} s", progress)
             patience.sleep(wait)
 
 
-def _say(path: Path, line: str, progress: bool) -> None:
+def _say(name: str, line: str, progress: bool) -> None:
     if progress:
-        print(f"{path.name}: {line}", file=sys.stderr)
+        print(f"{name}: {line}", file=sys.stderr)
 
 
 def _wrong_md5(part: Part) -> str | None:
@@ -127,12 +137,9 @@ def _publish(part: Part, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _failed(url: str, path: Path, part: Part, reason: str) -> DownloadError:
+def _again(part: Part, url: str) -> str:
+    """What another call would do with `part`; one that it could not go on with is removed."""
     if part.resumable(url, None) is None:
-        part.discard()  # it would never be gone on with
-        again = "Try again"
-    else:
-        again = f"Try again (it goes on after the {part.n_bytes:,} bytes that came)"
-    return DownloadError(
-        f"Cannot download {url}: {reason}. {again}, or put the file at {path} by other means."
-    )
+        part.discard()
+        return "Try again"
+    return f"Try again (it goes on after the {part.n_bytes:,} bytes that came)"

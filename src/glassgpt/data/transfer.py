@@ -56,6 +56,7 @@ class Part:
     """What has come so far of the file that will be `path`."""
 
     def __init__(self, path: Path):
+        self.name = path.name
         self.path = path.with_name(f".{path.name}.part")
         self._note = path.with_name(f".{path.name}.part.json")
 
@@ -213,8 +214,7 @@ def _receive(
     """Append the answer's body to `part`, which then has `n_bytes`."""
     n_have = part.n_bytes
     least_bytes = patience.slowest_bytes_per_second * patience.stall_seconds
-    name = part.path.name.removeprefix(".").removesuffix(".part")
-    with open(part.path, "ab") as file, byte_bar(name, n_bytes, progress, n_done=n_have) as bar:
+    with open(part.path, "ab") as file, byte_bar(part.name, n_bytes, progress, n_done=n_have) as bar:
         since, n_then = time.monotonic(), n_have
         # read1 gives what is there: read would wait for a whole block from a server that drips.
         while block := answer.raw.read1(BLOCK_BYTES, decode_content=False):
