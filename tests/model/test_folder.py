@@ -287,15 +287,13 @@ def test_a_disk_that_takes_no_more_leaves_the_old_folder_and_nothing_else(tmp_pa
         torch.testing.assert_close(load_model(tmp_path / "model")[0].state_dict(), expected, **EXACT)
 
 
-def test_a_full_disk_is_suspected_when_safetensors_cannot_write(tmp_path, monkeypatch):
+def test_a_full_disk_that_safetensors_meets_is_explained(tmp_path, monkeypatch):
     def full(*_, **__):
         raise folder_module.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(folder_module, "save_file", full)
 
-    with pytest.raises(
-        CheckpointError, match=r"Cannot write model\.safetensors: .*No space left.*Is the disk full\?"
-    ):
+    with pytest.raises(CheckpointError, match=r"Cannot write .*model.*The disk is full"):
         save_model(tiny_model(tiny_config()), TOKENIZER, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 
 from glassgpt.errors import CheckpointError
+from glassgpt.model import folder as model_folder
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.storage import folder_problems
-from glassgpt.training import checkpoint
 from glassgpt.training.checkpoint import (
     TrainState,
     checkpoints_of,
@@ -118,7 +118,7 @@ def forbidden(*_arguments, **_keywords):
     [
         (os, "fsync", full, "The disk is full: free some space"),
         (os, "rename", full, "The disk is full: free some space"),
-        (checkpoint, "save_file", full_for_safetensors, "The disk is full: free some space"),
+        (model_folder, "save_file", full_for_safetensors, "The disk is full: free some space"),
         (Path, "write_text", full, "The disk is full: free some space"),
         (Path, "mkdir", forbidden, "No permission: choose a folder that you may write"),
         (os, "rename", forbidden, "No permission: choose a folder that you may write"),

@@ -5,13 +5,17 @@ with a manifest of checksums, or not there at all.
 """
 
 import contextlib
+import errno
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from glassgpt.errors import CheckpointError, GlassGPTError, TokenizerError
 from glassgpt.model.config import ModelConfig
@@ -46,11 +50,18 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
         description["tokenizer_fingerprint"] = tokenizer.fingerprint
         with _as_checkpoint_error():
             tokenizer.save(staging / TOKENIZER)
-    try:
-        save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as fault:  # safetensors hides the errno of a full disk in its text
-        raise CheckpointError(f"Cannot write {WEIGHTS}: {fault}. Is the disk full?") from fault
+    write_tensors(weights, staging / WEIGHTS)
     (staging / CONFIG).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises OSError, with its errno, when the system will not have it."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as fault:  # it tells the system's error in words only
+        code = re.search(r"os error (\d+)", str(fault))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number)) from fault
 
 
 def load_model(
@@ -61,7 +72,12 @@ def load_model(
     `dtype` None keeps the weights' own. Raises CheckpointError when anything is missing, altered, or does
     not fit together.
     """
-    folder = Path(folder)
+    check_whole(Path(folder))
+    return read_model_files(Path(folder), device, dtype)
+
+
+def check_whole(folder: Path) -> None:
+    """Raise CheckpointError unless the model folder `folder` is there and agrees with its manifest."""
     recover_folder(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no model folder {folder}. One holds {WEIGHTS} and {CONFIG}.")
@@ -72,6 +88,12 @@ def load_model(
             + "\n  ".join(problems)
             + "\nCopy it again, or use another checkpoint."
         )
+
+
+def read_model_files(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[GPT, Tokenizer | None]:
+    """Read what `write_model_files` wrote, as `load_model` does, without a manifest to verify it by."""
     config, fingerprint = read_description(folder / CONFIG)
     model = GPT.uninitialised(config, device, dtype or _dtype_of(folder / WEIGHTS))
     load_weights(model, folder / WEIGHTS)

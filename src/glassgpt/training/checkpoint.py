@@ -9,26 +9,24 @@
 No state of a random generator is among them: batches, dropout and samples are functions of (seed, step).
 """
 
-import contextlib
-import errno
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from glassgpt.errors import CheckpointError
-from glassgpt.model.folder import load_model, write_model_files
+from glassgpt.model.folder import load_model, write_model_files, write_tensors
 from glassgpt.model.gpt import GPT
-from glassgpt.storage import explained, folder_problems, recover_folder, staged_folder
+from glassgpt.storage import folder_problems, recover_folder, staged_folder
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.precision import choose_device
 
@@ -90,9 +88,9 @@ def save_checkpoint(
     is full or the folder cannot be written.
     """
     folder = Path(run) / "checkpoints" / f"step_{state.step:06d}"
-    with _explained(folder), staged_folder(folder, CheckpointError) as staging:
+    with staged_folder(folder, CheckpointError) as staging:
         write_model_files(model, tokenizer, staging)
-        save_file(_optimizer_tensors(optimizer, model), staging / OPTIMIZER)
+        write_tensors(_optimizer_tensors(optimizer, model), staging / OPTIMIZER)
         (staging / STATE).write_text(
             json.dumps(asdict(state), indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
@@ -174,15 +172,3 @@ def _fill_optimizer(
     for name, state in states.items():
         device = parameters[name].device
         optimizer.state[parameters[name]] = {key: tensor.to(device) for key, tensor in state.items()}
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the system says about `path` into a CheckpointError that says what to do."""
-    with explained(CheckpointError, path):
-        try:
-            yield
-        except SafetensorError as fault:  # it wraps the system's error in words
-            code = re.search(r"os error (\d+)", str(fault))
-            number = int(code[1]) if code else errno.EIO
-            raise OSError(number, os.strerror(number)) from fault
