@@ -130,15 +130,20 @@ class GPT(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        cls,
+        name_or_folder: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
     ) -> "GPT":
-        """Load the model in a model folder (`save_pretrained`, or a checkpoint of a run), in eval mode.
+        """Load a model, in eval mode: GPT.from_pretrained("gpt2"), or ("runs/demo").
 
-        Raises CheckpointError when the folder is missing, damaged or does not fit.
+        Names are gpt2, gpt2-medium, gpt2-large and gpt2-xl, from the cache. A folder is one of ours
+        (`save_pretrained`, or a run), one in Hugging Face's format, or OpenAI's. `dtype` None keeps the
+        weights' own. Raises CheckpointError when it is missing, damaged or does not fit.
         """
-        from glassgpt.model.folder import load_model
+        from glassgpt.pretrained.loading import load_pretrained
 
-        return load_model(Path(folder), device=device, dtype=dtype)[0]
+        return load_pretrained(name_or_folder, device, dtype, with_tokenizer=False)[0]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `config.json` to `folder`: whole, or not at all."""

@@ -1,0 +1,124 @@
+"""Any model by its name or its place: what it is, and into memory."""
+
+from pathlib import Path
+
+import torch
+
+from glassgpt.errors import CheckpointError, ConfigError
+from glassgpt.model.folder import CONFIG, TOKENIZER, WEIGHTS, check_whole, load_model, read_description
+from glassgpt.model.gpt import GPT
+from glassgpt.pretrained.filling import fill
+from glassgpt.pretrained.gpt2 import HPARAMS, open_openai
+from glassgpt.pretrained.huggingface import open_huggingface
+from glassgpt.pretrained.name_map import own_places
+from glassgpt.pretrained.pt_file import SUFFIXES, open_pt
+from glassgpt.pretrained.stored import SafetensorsWeights, StoredModel, read_json
+from glassgpt.storage import MANIFEST, cache_folder, recover_folder
+from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.training.checkpoint import newest_checkpoint
+
+NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
+"""What Hugging Face calls OpenAI's four sizes."""
+
+
+def load_pretrained(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    with_tokenizer: bool = True,
+) -> tuple[GPT, Tokenizer | None]:
+    """The model at `source`, in eval mode, and its tokenizer where it comes with one that is asked for.
+
+    `source` is gpt2, gpt2-medium, gpt2-large or gpt2-xl (in the cache), a model folder or run folder of
+    ours, a folder in Hugging Face's format, an OpenAI checkpoint folder, or a `.pt` file. `dtype` None keeps
+    the weights' own. At most the model and one tensor are in memory. Chapter 09.
+
+    Raises CheckpointError when there is no model, or it is damaged, or not one that our GPT can be.
+    """
+    path = locate(source)
+    if _format_of(path) == "glassgpt":
+        return load_model(path, device, dtype)
+    stored = _OPENERS[_format_of(path)](path)
+    try:
+        model = GPT.uninitialised(stored.config, device, dtype or stored.dtype)
+    except ConfigError as fault:
+        raise CheckpointError(f"{path} describes no model: {fault}") from fault
+    fill(model, stored)
+    return model.eval(), stored.read_tokenizer() if with_tokenizer else None
+
+
+def open_model(source: str | Path) -> StoredModel:
+    """Open the model at `source`, which is what `load_pretrained` takes, without reading its tensors.
+
+    Raises CheckpointError as `load_pretrained` does.
+    """
+    path = locate(source)
+    return _OPENERS[_format_of(path)](path)
+
+
+def locate(source: str | Path) -> Path:
+    """The folder or file of the model that `source` names: for a run, its newest whole checkpoint.
+
+    Raises CheckpointError when there is none.
+    """
+    path = Path(source)
+    recover_folder(path)
+    if path.exists():
+        return newest_checkpoint(path) or path
+    if str(source) not in NAMES:
+        raise CheckpointError(
+            f"There is no model folder {path}. Give a model folder of ours ({WEIGHTS} and {CONFIG}), of "
+            f"Hugging Face's or OpenAI's, a run folder, a .pt file, or one of the names {', '.join(NAMES)}."
+        )
+    size = NAMES[str(source)]
+    places = [cache_folder() / "openai" / "gpt2" / size, cache_folder() / "huggingface" / "gpt2" / size]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise CheckpointError(
+        f"{source} is not in the cache; there is neither {places[0]} nor {places[1]}. Fetch it: "
+        f"glassgpt download gpt2 --size {size}"
+    )
+
+
+def open_own(folder: Path) -> StoredModel:
+    """Open a model folder of ours. Raises CheckpointError when it is not whole."""
+    check_whole(folder)
+    config, _ = read_description(folder / CONFIG)
+    return StoredModel(
+        format="glassgpt",
+        config=config,
+        weights=SafetensorsWeights(folder / WEIGHTS, [folder / WEIGHTS]),
+        places=own_places(config),
+        read_tokenizer=lambda: load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None,
+    )
+
+
+_OPENERS = {
+    "glassgpt": open_own,
+    "huggingface": open_huggingface,
+    "openai": open_openai,
+    "pt": open_pt,
+}
+
+
+def _format_of(path: Path) -> str:
+    """Which format the model at `path` has. Raises CheckpointError for something else."""
+    if path.is_file():
+        if path.suffix in SUFFIXES:
+            return "pt"
+        raise CheckpointError(f"{path} is a file, but not one of {', '.join(SUFFIXES)}. Give its folder.")
+    if (path / HPARAMS).is_file():
+        return "openai"
+    if (path / CONFIG).is_file() or (path / MANIFEST).is_file():
+        try:
+            return "huggingface" if "model_type" in read_json(path / CONFIG) else "glassgpt"
+        except CheckpointError:
+            if (path / MANIFEST).is_file():
+                return "glassgpt"  # whose reader says everything that is wrong with the folder
+            raise
+    raise CheckpointError(
+        f"{path} holds no model: neither {CONFIG} with weights (ours, Hugging Face's) nor {HPARAMS} with a "
+        f"TensorFlow checkpoint (OpenAI's). Check the path."
+    )
