@@ -14,6 +14,7 @@ from glassgpt.model.config import ModelConfig
 from glassgpt.pretrained.bpe_files import read_bpe_files
 from glassgpt.pretrained.name_map import AS_OURS, ONE_IN_OUT, Place, places_for
 from glassgpt.pretrained.stored import StoredModel, read_json
+from glassgpt.pretrained.tf_checkpoint import open_checkpoint
 from glassgpt.tokenizers import Tokenizer
 
 HPARAMS, VOCABULARY, MERGES = "hparams.json", "encoder.json", "vocab.bpe"
@@ -84,8 +85,6 @@ class TensorFlowWeights:
     """The tensors of a TensorFlow checkpoint, each checked against its CRC-32C as it is read."""
 
     def __init__(self, folder: Path) -> None:
-        from glassgpt.pretrained.tf_checkpoint import open_checkpoint
-
         self.path = folder
         self._checkpoint = open_checkpoint(folder)
         listed = self._checkpoint.list_tensors()

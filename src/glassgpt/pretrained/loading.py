@@ -20,6 +20,9 @@ from glassgpt.training.checkpoint import newest_checkpoint
 NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 """What Hugging Face calls OpenAI's four sizes."""
 
+LARGEST = {"openai": "model.ckpt.data-00000-of-00001", "huggingface": "model.safetensors"}
+"""The file that is there when a download into that folder of the cache was not broken off."""
+
 
 def load_pretrained(
     source: str | Path,
@@ -72,12 +75,12 @@ def locate(source: str | Path) -> Path:
             f"Hugging Face's or OpenAI's, a run folder, a .pt file, or one of the names {', '.join(NAMES)}."
         )
     size = NAMES[str(source)]
-    places = [cache_folder() / "openai" / "gpt2" / size, cache_folder() / "huggingface" / "gpt2" / size]
-    for place in places:
-        if place.is_dir():
+    places = [cache_folder() / origin / "gpt2" / size for origin in LARGEST]
+    for place, largest in zip(places, LARGEST.values(), strict=True):
+        if (place / largest).is_file():
             return place
     raise CheckpointError(
-        f"{source} is not in the cache; there is neither {places[0]} nor {places[1]}. Fetch it: "
+        f"{source} is not in the cache, neither in {places[0]} nor in {places[1]}. Fetch it: "
         f"glassgpt download gpt2 --size {size}"
     )
 
