@@ -19,6 +19,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+import requests
 
 from glassgpt.data import transfer
 from glassgpt.data.download import Expected, download
@@ -358,6 +359,23 @@ def test_no_server_is_one_line_at_once(tmp_path):
     assert "\n" not in str(caught.value)
     assert sleeps == []
     assert left_over(tmp_path) == []
+
+
+def test_a_server_that_goes_away_is_waited_for(tmp_path, monkeypatch):
+    """Unlike one that was never there: what went away may come back."""
+    get = requests.Session.get
+    sleeps = Sleeps()
+
+    def away_for_two_tries(session, *arguments, **options):
+        if 1 <= len(sleeps) <= 2:
+            raise requests.ConnectTimeout
+        return get(session, *arguments, **options)
+
+    monkeypatch.setattr(requests.Session, "get", away_for_two_tries)
+    with Server([cut(4093), good()]) as server:
+        fetch(server, tmp_path / "file", sleep=sleeps)
+    assert len(sleeps) == 3
+    assert [request.n_sent for request in server.log] == [4093, N - 4093]
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/file", "http://", "/file", "http://[/"])

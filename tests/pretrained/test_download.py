@@ -1,70 +1,34 @@
 """GPT-2 from a small imitation of OpenAI's server, or of Hugging Face's hub: every file whole, or none."""
 
 import hashlib
-import json
 import re
 import socket
 import sys
 import types
 
-import numpy as np
 import pytest
 
 from glassgpt.cli.main import main
 from glassgpt.data.patience import Patience
 from glassgpt.errors import ConfigError, DownloadError
-from glassgpt.model import estimate, gpt2
-from glassgpt.pretrained import download_gpt2, gpt2_files
+from glassgpt.model import count_parameters, gpt2
+from glassgpt.pretrained import download_gpt2
 from glassgpt.pretrained.gpt2_files import ADDRESS, DATA, INDEX, META, VOCABULARY, published_files
 from glassgpt.storage import sha256_of
 from glassgpt.tokenizers import gpt2_files as vocabulary_files
-from tests.data.misbehaving_server import Server, cut, good, status
+from tests.data.misbehaving_server import Server, cut, status
 from tests.data.test_download import GIVEN_UP
-from tests.pretrained.tf_writer import HPARAMS, write_bundle
+from tests.pretrained.release import hparams_json, serving, small_release
 
 SIZES = ["124M", "355M", "774M", "1558M"]
 IMPATIENT = Patience(n_tries=3, sleep=lambda _: None)
 
 
-def of(hparams):
-    """hparams.json as OpenAI writes it."""
-    keys = ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"]
-    return (json.dumps({key: hparams[key] for key in keys}, indent=2) + "\n").encode()
-
-
 @pytest.fixture
 def release(tmp_path, monkeypatch):
-    """The files of a "355M" whose weights and vocabulary are small: name → content."""
-    folder = tmp_path / "release"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    tensors = [
-        (name, random.standard_normal((7, 11), np.float32)) for name in ("model/a", "model/b", "model/c")
-    ]
-    write_bundle(folder / "model.ckpt", tensors)
-    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
-    (folder / "hparams.json").write_bytes(of(HPARAMS["355M"]))
-    (folder / META).write_bytes(b"\x0a\x05graph")
-    (folder / "encoder.json").write_bytes(b'{"a": 0}')
-    (folder / "vocab.bpe").write_bytes(b"#version: 0.2\na b\n")
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    sha256 = {name: hashlib.sha256(files[name]).hexdigest() for name in VOCABULARY}
-    monkeypatch.setattr(gpt2_files, "SHA256", sha256)
-    monkeypatch.setattr(gpt2_files, "_N_BYTES_OF_VOCABULARY", {name: len(files[name]) for name in VOCABULARY})
-    monkeypatch.setitem(gpt2_files._N_BYTES, "355M", {})
+    """The files of a small "355M": name → content."""
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "cache"))
-    return files
-
-
-def serving(files):
-    """A server that has them below 355M/."""
-
-    def answer(request, connection):
-        size, name = request.path.strip("/").split("/")
-        known = size == "355M" and name in files
-        (good(files[name]) if known else status("404 Not Found"))(request, connection)
-
-    return answer
+    return small_release(tmp_path / "release", monkeypatch)
 
 
 def download(server, size="355M", **options):
@@ -136,7 +100,7 @@ def test_weights_and_index_that_do_not_fit_are_found_and_removed(name, release, 
     [
         ("checkpoint", b"<html>", "does not name the checkpoint"),
         ("hparams.json", b"<html>", "it is no JSON"),
-        ("hparams.json", of(HPARAMS["124M"]), r"'n_embd': 768.*, and GPT-2 355M is .*'n_embd': 1024"),
+        ("hparams.json", hparams_json("124M"), r"'n_embd': 768.*, and GPT-2 355M is .*'n_embd': 1024"),
         ("hparams.json", b"[]", "and GPT-2 355M is"),
         (INDEX, b"<html>", "no index of a TensorFlow checkpoint"),
         (META, b"<html>", "no graph of TensorFlow"),
@@ -165,15 +129,15 @@ def test_an_interrupted_file_goes_on(release):
 def test_what_is_known_of_the_files_agrees_with_the_model(size):
     files = {file.name: file.expected for file in published_files(size)}
     assert len(files) == 7
-    assert files[DATA].n_bytes == 4 * estimate(gpt2(size)).parameters.total
-    assert files["hparams.json"].n_bytes in (None, len(of(HPARAMS[size])))
+    assert files[DATA].n_bytes == 4 * count_parameters(gpt2(size)).total
+    assert files["hparams.json"].n_bytes in (None, len(hparams_json(size)))
     assert all(re.fullmatch("[0-9a-f]{64}", expected.sha256 or "0" * 64) for expected in files.values())
 
 
 def test_what_is_known_of_small_files_is_what_they_hold():
     files = {file.name: file.expected for file in published_files("124M")}
     checkpoint = b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n'
-    for name, content in {"checkpoint": checkpoint, "hparams.json": of(HPARAMS["124M"])}.items():
+    for name, content in {"checkpoint": checkpoint, "hparams.json": hparams_json("124M")}.items():
         assert files[name].n_bytes == len(content)
         assert files[name].sha256 == hashlib.sha256(content).hexdigest()
 

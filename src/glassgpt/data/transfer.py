@@ -166,19 +166,15 @@ def _check_answer(answer: "requests.Response", part: Part, *, resuming: bool) ->
 def _check_continuation(answer: "requests.Response", part: Part, origin: Origin, n_before: int) -> None:
     """Does this go on where `part` ends, and in the same file?"""
     said = answer.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said)
-    if (
-        match is None
-        or int(match[1]) != n_before
-        or match[3] not in ("*", str(origin.n_bytes))
-        or _validator(answer) not in (None, origin.validator)
-    ):
-        part.discard()
-        raise Broken(
-            f"the rest from byte {n_before:,} was asked for, and the server sends {said!r}"
-            if _validator(answer) in (None, origin.validator)
-            else "the file has changed on the server since the last try"
-        )
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
+    if _validator(answer) not in (None, origin.validator):
+        problem = "the file has changed on the server since the last try"
+    elif match is None or int(match[1]) != n_before or match[2] not in ("*", str(origin.n_bytes)):
+        problem = f"the rest from byte {n_before:,} was asked for, and the server sends {said!r}"
+    else:
+        return
+    part.discard()
+    raise Broken(problem)
 
 
 def _described(answer: "requests.Response", url: str, n_bytes: int | None) -> Origin:
@@ -220,8 +216,7 @@ def _receive(
         while block := answer.raw.read1(BLOCK_BYTES, decode_content=False):
             n_have += len(block)
             if n_bytes is not None and n_have > n_bytes:
-                part.discard()
-                raise Refused(f"more than {n_bytes:,} bytes came")
+                break
             file.write(block)
             bar.update(len(block))
             if (now := time.monotonic()) - since >= patience.stall_seconds:
@@ -230,6 +225,9 @@ def _receive(
                         f"only {n_have - n_then:,} bytes came within {patience.stall_seconds:g} seconds"
                     )
                 since, n_then = now, n_have
+    if n_bytes is not None and n_have > n_bytes:
+        part.discard()
+        raise Refused(f"more than {n_bytes:,} bytes came")
     if n_bytes is not None and n_have < n_bytes:
         raise Broken(f"{n_have:,} of {n_bytes:,} bytes came")
 
