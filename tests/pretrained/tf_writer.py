@@ -5,7 +5,7 @@ Tensors are taken one at a time, so a checkpoint may be larger than memory.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,12 @@ def write_bundle(
     n_shards: int = 1,
     block_bytes: int = BLOCK_BYTES,
     restart_interval: int = RESTART_INTERVAL,
+    as_bfloat16: Container[str] = (),
 ) -> None:
-    """Write `tensors`, names and arrays, as `prefix`.index and `prefix`.data-…, one shard after another."""
+    """Write `tensors`, names and arrays, as `prefix`.index and `prefix`.data-…, dealt to shards in turn.
+
+    NumPy has no bfloat16: the uint16 arrays named in `as_bfloat16` hold the bits of such numbers.
+    """
     entries = {b"": _number(1, n_shards) + _chunk(3, _number(1, 1))}
     with ExitStack() as stack:
         files = [
@@ -98,7 +102,8 @@ def write_bundle(
             data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
             offset = files[shard].tell()
             files[shard].write(data)
-            entries[name.encode("utf-8")] = bundle_entry(array.dtype.name, array.shape, shard, offset, data)
+            dtype = "bfloat16" if name in as_bfloat16 else array.dtype.name
+            entries[name.encode("utf-8")] = bundle_entry(dtype, array.shape, shard, offset, data)
     Path(f"{prefix}.index").write_bytes(table(sorted(entries.items()), block_bytes, restart_interval))
 
 

@@ -24,15 +24,18 @@ class UnsupportedError(Exception):
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The varint at `data[at:]`, which must fit 64 bits, and where the next byte lies."""
+    """The varint at `data[at:]`, and where the next byte lies.
+
+    It must fit 64 bits and be as short as writers make it, so that no byte can change without a trace.
+    """
     value = 0
     for n_read, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << 7 * n_read
         if byte < 0x80:
-            if value >= 1 << 64:
+            if value >= 1 << 64 or (byte == 0 and n_read > 0):
                 break
             return value, at + n_read + 1
-    raise MalformedError(f"the number at byte {at:,} has no end, or more than 64 bits")
+    raise MalformedError(f"the number at byte {at:,} has no end, more than 64 bits, or superfluous zeros")
 
 
 def read_message(data: bytes, schema: Schema) -> dict[str, list[Any]]:
@@ -71,9 +74,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         else:
             raise MalformedError(f"field {number} has wire type {wire_type}, which does not exist")
         if length > len(data) - at:
-            raise MalformedError(
-                f"field {number} has {length:,} bytes, where only {len(data) - at:,} are left"
-            )
+            raise MalformedError(f"field {number} has {length:,} bytes, where {len(data) - at:,} are left")
         chunk = data[at : at + length]
         at += length
         yield number, wire_type, chunk if wire_type == BYTES else int.from_bytes(chunk, "little")
