@@ -255,14 +255,25 @@ def test_a_file_in_the_place_of_the_folder_is_refused_and_kept(tmp_path):
     assert (tmp_path / "model").read_text() == "precious"
 
 
-def test_an_empty_folder_and_one_whose_manifest_is_damaged_are_replaced(tmp_path):
+def test_an_empty_folder_is_replaced(tmp_path):
     (tmp_path / "empty").mkdir()
-    write_folder(tmp_path / "damaged", "old")
-    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    write_folder(tmp_path / "empty", "new")
+    assert text_of(tmp_path / "empty") == "new"
 
-    for name in ("empty", "damaged"):
-        write_folder(tmp_path / name, "new")
-        assert text_of(tmp_path / name) == "new"
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["{", "[]", '{"name": "a web app"}', '{"files": ["thesis.txt"]}', '{"files": {"thesis.txt": 4}}'],
+)
+def test_a_folder_whose_manifest_is_damaged_or_another_program_s_is_refused_and_kept(tmp_path, manifest):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "manifest.json").write_text(manifest)
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+
+    with pytest.raises(CheckpointError, match="holds files that were not written with it"):
+        write_folder(tmp_path / "mine", "new")
+
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
 def test_a_symbolic_link_is_followed_and_stays(tmp_path):

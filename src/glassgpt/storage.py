@@ -150,11 +150,9 @@ def _refuse_to_destroy(final: Path, error: type[GlassGPTError]) -> None:
         raise error(f"{final} is a file, and a folder is to be written there. Choose another name.")
     try:
         listed = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        listed = {}
-    except (ValueError, KeyError, TypeError):
-        return  # a damaged manifest is still one of ours
-    written = {MANIFEST, *(name.split("/")[0] for name in listed)}
+        written = {MANIFEST, *(name.split("/")[0] for name, entry in listed.items() if entry["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        written = set()  # there is none, or it is damaged or another program's: nothing here is surely ours
     foreign = sorted(path.name for path in final.iterdir() if path.name not in written)
     if foreign:
         raise error(

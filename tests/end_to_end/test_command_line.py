@@ -1,5 +1,6 @@
 """The command `glassgpt` as a person meets it: help, mistakes, and the whole path from text to text."""
 
+import io
 import json
 import subprocess
 import sys
@@ -85,12 +86,16 @@ def test_an_unknown_flag_suggests_its_neighbours(capsys):
         (["train", "--data", "embeded"], "Did you mean embedded?"),
         (["train", "--resume", "nowhere"], "nowhere"),
         (["train", "--resume"], "--resume needs a path"),
+        (["train", "--resume", "--steps", "9"], "--resume needs a path"),
         (["train", "--resume", "a", "--config", "b"], "leave --config out"),
         (["generate", "nowhere", "--prompt", "x"], "nowhere"),
         (["generate", "nowhere", "--temperature", "-1"], "temperature=-1.0 must be at least 0"),
         (["prepare", "tinyshakespear", "--out", "x"], "Did you mean tinyshakespeare?"),
         (["prepare", "embedded"], "--out"),
         (["info", "125M"], "124M, 355M, 774M, 1558M"),
+        (["info", "124M", "--micro-batch-size", "0"], "micro_batch_size=0 must be"),
+        (["info", "124M", "--tokens", "0"], "tokens=0 must be"),
+        (["info", "124M", "--tokens", "1025"], "tokens=1,025 is above the model's context_length=1,024"),
         (["demo", "--minutes", "0"], "minutes=0.0 must be a positive number"),
     ],
 )
@@ -134,6 +139,29 @@ def test_a_prompt_longer_than_the_context_says_both_lengths(run_folder, capsys):
     said = message(capsys, ["generate", str(run_folder), "--prompt", "the cat " * 5])
     assert "40 tokens" in said
     assert "context_length is 16" in said
+
+
+def test_a_prompt_is_wanted_where_no_token_begins_a_document(run_folder, capsys):
+    assert "--prompt" in message(capsys, ["generate", str(run_folder)])
+
+
+def test_a_prompt_from_standard_input_is_read_as_utf8(run_folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the cat"), encoding="ascii"))
+    assert main(["generate", str(run_folder), "--prompt", "-", "--max-new-tokens", "0"]) == 0
+    assert capsys.readouterr().out == "the cat\n"
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the \xff"), encoding="utf-8"))
+    said = message(capsys, ["generate", str(run_folder), "--prompt", "-"])
+    assert "standard input is not UTF-8: byte 0xff at offset 4" in said
+
+
+def test_stop_is_given_once_for_each_string_and_takes_no_model_for_one(run_folder, capsys):
+    arguments = ["--prompt", "the", "--temperature", "0", "--max-new-tokens", "5"]
+    assert main(["generate", str(run_folder), *arguments]) == 0
+    second = capsys.readouterr().out[4]
+    stops = ["--stop", "zz", "--stop", second]
+    assert main(["generate", *stops, str(run_folder), *arguments]) == 0
+    assert second not in capsys.readouterr().out.removeprefix("the").rstrip("\n")
 
 
 def test_top_k_above_the_vocabulary_is_one_message(run_folder, capsys):
@@ -181,6 +209,14 @@ def test_a_run_resumed_beyond_its_plan_goes_on(run_folder, tmp_path, capsys):
     assert (copy / "checkpoints" / "step_000009").is_dir()
 
 
+def test_an_interrupted_training_does_not_look_finished_to_a_shell(run_folder, tmp_path, monkeypatch):
+    class Interrupted:
+        stopped = "interrupted"
+
+    monkeypatch.setattr("glassgpt.training.train", lambda *_, **__: Interrupted, raising=False)
+    assert main(["train", "--out", str(tmp_path / "run")]) == 130
+
+
 def test_prepared_data_trains_and_is_described(story, tmp_path, capsys):
     data, out = tmp_path / "data", tmp_path / "run"
     assert main(["prepare", str(story), "--out", str(data), "--vocab-size", "270"]) == 0
@@ -189,6 +225,21 @@ def test_prepared_data_trains_and_is_described(story, tmp_path, capsys):
     capsys.readouterr()
     assert main(["info", str(data)]) == 0
     assert "held out" in capsys.readouterr().out
+
+
+def test_a_full_destination_is_refused_before_a_tokenizer_is_trained(story, tmp_path, capsys, monkeypatch):
+    arguments = ["prepare", str(story), "--out", str(tmp_path / "data"), "--vocab-size", "260"]
+    assert main(arguments) == 0
+    monkeypatch.setattr("glassgpt.data.make_tokenizer", lambda *_, **__: pytest.fail("trained in vain"))
+    assert "--overwrite" in message(capsys, arguments)
+
+
+def test_text_without_a_held_out_side_is_not_said_to_be_ready_for_training(story, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert (
+        main(["prepare", str(story), "--out", str(data), "--tokenizer", "char", "--val-fraction", "0"]) == 0
+    )
+    assert "glassgpt train" not in capsys.readouterr().out
 
 
 def test_info_counts_the_parameters_of_gpt2(capsys):
@@ -230,26 +281,3 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal_and_no_traceback_wh
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as left:
         left.stdout.close()  # as `| head -0` does
         assert "Traceback" not in left.stderr.read()
-
-
-def test_the_demo_walks_the_whole_path(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "cache"))
-    from glassgpt.cli import demo
-    from glassgpt.model.config import ModelConfig
-
-    small = demo.demo_config
-
-    def tiny_config(out, seed):
-        from dataclasses import replace
-
-        model = ModelConfig(context_length=16, d_model=12, n_layers=1, n_heads=3)
-        return replace(small(out, seed), model=model, micro_batch_size=2, eval_windows=5)
-
-    monkeypatch.setattr(demo, "demo_config", tiny_config)
-    assert main(["demo", "--minutes", "0.01"]) == 0
-    shown = capsys.readouterr().out
-    for words in ("characters", "The| function| returns|", "bits per byte", "gzip", "Try next:"):
-        assert words in shown, words
-    assert (tmp_path / "runs" / "demo" / "loss.png").is_file()
-    assert demo._free_folder(tmp_path / "runs" / "demo").name == "demo-2"

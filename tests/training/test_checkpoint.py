@@ -245,3 +245,9 @@ def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     folder = save(tmp_path, 1)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
     assert folder_problems(folder) == []
+
+
+def test_a_run_without_a_checkpoint_yet_says_so(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="has saved no checkpoint yet"):
+        load_for_use(tmp_path)

@@ -130,6 +130,61 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tiny_config, silen
     assert again.checkpoint.joinpath("model.safetensors").read_bytes() == expected
 
 
+def test_damaged_checkpoints_are_kept_aside_and_do_not_push_out_whole_ones(tiny_config, silent):
+    config = tiny_config(keep_checkpoints=3)
+    run = train(config, say=silent).run  # keeps 14, 21 and 23
+    for name in ("step_000021", "step_000023"):
+        (run / "checkpoints" / name / "manifest.json").unlink()
+
+    again = train(config, resume=True, say=silent)
+
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    whole = {"step_000014", "step_000021", "step_000023"}
+    assert names == whole | {"step_000021.damaged", "step_000023.damaged"}
+    assert again.checkpoint.name == "step_000023"
+
+
+def test_what_a_killed_process_left_is_removed_when_the_run_goes_on(tiny_config, silent):
+    run = train(tiny_config(steps=2), say=silent).run
+    leftover = run / "checkpoints" / ".step_000003.abcd.tmp"
+    leftover.mkdir()
+    train(tiny_config(steps=2), resume=True, say=silent)
+    assert not leftover.exists()
+
+
+def test_a_run_does_not_end_before_where_it_is(tiny_config, silent):
+    train(tiny_config(steps=5), say=silent)
+    with pytest.raises(ConfigError, match=r"steps=3 is below step 5, which the run in .* has reached"):
+        train(tiny_config(steps=3), resume=True, say=silent)
+    assert TrainConfig.load(tiny_config().out).steps == 5
+
+
+def test_settings_that_do_not_work_are_not_saved(tiny_config, silent):
+    train(tiny_config(steps=2), say=silent)
+    with pytest.raises(ConfigError, match="sample_prompt has 9 tokens"):
+        train(tiny_config(steps=4, sample_prompt="green bot"), resume=True, say=silent)
+    assert TrainConfig.load(tiny_config().out).sample_prompt == ""
+
+
+def test_a_folder_with_the_config_of_something_else_is_left_alone(tiny_config, silent):
+    out = tiny_config().out
+    first = train(tiny_config(steps=2), say=silent)
+    model_config = (first.checkpoint / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match="describes a model, not a run"):
+        train(tiny_config(out=first.checkpoint), say=silent)
+    assert (first.checkpoint / "config.json").read_bytes() == model_config
+    assert first.run == out
+
+
+def test_too_little_memory_names_the_batch(tiny_config, silent, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB. More words.")
+
+    monkeypatch.setattr("glassgpt.training.trainer._Training.optimizer_step", full)
+    with pytest.raises(ConfigError, match=r"micro_batch_size=3 × context_length=5: Tried to allocate"):
+        train(tiny_config(steps=2), say=silent)
+
+
 def test_when_no_checkpoint_is_whole_the_error_names_each(tiny_config, silent):
     run = train(tiny_config(steps=9), say=silent).run
     (run / "checkpoints" / "step_000007" / "state.json").unlink()

@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     if resume is not None and source is not None:
         raise ConfigError("--resume has the settings of its own run; leave --config out.")
     for name, value in [("--resume", resume), ("--config", source)]:
-        if value == "":
+        if value is not None and (value == "" or value.startswith("-")):
             raise ConfigError(f"{name} needs a path behind it: {name} runs/first")
 
     default = None
@@ -44,5 +44,5 @@ def run(arguments: list[str]) -> int:
 
     from glassgpt.training import train
 
-    train(config, resume=resume is not None)
-    return 0
+    result = train(config, resume=resume is not None)
+    return 130 if result.stopped == "interrupted" else 0

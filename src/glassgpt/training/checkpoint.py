@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,6 +29,7 @@ from glassgpt.model.folder import load_model, write_model_files, write_tensors
 from glassgpt.model.gpt import GPT
 from glassgpt.storage import folder_problems, recover_folder, staged_folder
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.metrics import METRICS
 from glassgpt.training.precision import choose_device
 
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
@@ -57,7 +59,11 @@ def checkpoints_of(run: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for path, match in matches.items() if match))
 
 
-def newest_checkpoint(run: Path, say: Callable[[str], None] = print) -> Path | None:
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def newest_checkpoint(run: Path, say: Callable[[str], None] = _to_standard_error) -> Path | None:
     """The newest checkpoint of `run` that verifies; None when the run has none yet.
 
     A damaged one is named through `say` and passed over. Raises CheckpointError when all are damaged.
@@ -104,6 +110,8 @@ def load_for_use(folder: str | Path, device: str = "auto") -> tuple[GPT, Tokeniz
     """
     folder = Path(folder)
     newest = newest_checkpoint(folder)
+    if newest is None and (folder / METRICS).exists():
+        raise CheckpointError(f"The run in {folder} has saved no checkpoint yet. Wait for its first.")
     return load_model(folder if newest is None else newest, choose_device(device))
 
 
@@ -124,6 +132,18 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         ) from fault
     _fill_optimizer(optimizer, model, tensors, folder)
     return TrainState(**state)
+
+
+def set_aside_damaged(run: Path, newest_whole: Path) -> None:
+    """Rename the checkpoints behind `newest_whole`, all damaged, so that the run can save those steps again.
+
+    They stay beside the others as step_001000.damaged, for whoever wants to look at them.
+    """
+    for path in checkpoints_of(run).values():
+        if path.name > newest_whole.name or len(path.name) > len(newest_whole.name):
+            aside = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)  # one of an earlier time
+            os.rename(path, aside)
 
 
 def prune_checkpoints(run: Path, keep: int, best_step: int) -> None:

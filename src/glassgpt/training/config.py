@@ -144,7 +144,7 @@ class TrainConfig:
     checkpoint_every_steps: int = 500
     """How often everything needed to go on is saved; the last step always is."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay; the one with the best held-out loss stays too."""
+    """How many of the newest checkpoints stay. With early_stop_evals, the best one is saved and stays too."""
     max_minutes: float | None = None
     """Save and stop after this long, counted from this start. None: when the steps are done."""
     tensorboard: bool = False
@@ -232,9 +232,12 @@ class TrainConfig:
         """
         path = Path(path) / RUN_CONFIG if Path(path).is_dir() else Path(path)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format") == "glassgpt":
+                raise ConfigError("it describes a model, not a run. Name the folder that holds checkpoints/.")
+            return cls.from_dict(values)
         except FileNotFoundError as fault:
-            raise ConfigError(f"There is no {path}. A run folder holds its settings there.") from fault
+            raise ConfigError(f"There is no file {path}. A run folder holds its settings there.") from fault
         except (OSError, ValueError, TypeError, AttributeError) as fault:
             raise ConfigError(f"{path} is not a training configuration: {fault}.") from fault
         except GlassGPTError as fault:

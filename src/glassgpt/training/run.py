@@ -18,7 +18,12 @@ from glassgpt.errors import ConfigError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
-from glassgpt.training.checkpoint import checkpoints_of, newest_checkpoint
+from glassgpt.training.checkpoint import (
+    checkpoints_of,
+    newest_checkpoint,
+    remove_leftovers,
+    set_aside_damaged,
+)
 from glassgpt.training.config import RUN_CONFIG, TrainConfig
 from glassgpt.training.progress import Say
 
@@ -36,7 +41,7 @@ _FIXED = [
 
 
 def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None:
-    """Make `config.out` the folder of this run, and return the checkpoint to go on from, if there is one.
+    """Make `config.out` the folder of this run; return the checkpoint to go on from, if there is one.
 
     Raises ConfigError when the folder holds another run, or settings that cannot change were changed;
     CheckpointError when checkpoints are there but none is whole.
@@ -47,10 +52,16 @@ def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None
             f"{config.out} already holds a run that has reached step {max(saved):,}. Go on with it: "
             f"glassgpt train --resume {config.out}. Or give this one another folder with --out."
         )
-    if resume and (config.out / RUN_CONFIG).exists():
-        _check_same_run(TrainConfig.load(config.out), config)
+    if (config.out / RUN_CONFIG).exists():
+        before = TrainConfig.load(config.out)  # also refuses a folder whose config.json is something else
+        if resume:
+            _check_same_run(before, config)
     checkpoint = newest_checkpoint(config.out, say)
-    config.save(config.out / RUN_CONFIG)
+    if checkpoint is None:
+        config.save(config.out / RUN_CONFIG)  # a folder that cannot be written fails here, not hours later
+    else:
+        set_aside_damaged(config.out, checkpoint)
+        remove_leftovers(config.out)
     return checkpoint
 
 

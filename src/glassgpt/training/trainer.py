@@ -21,7 +21,7 @@ from glassgpt.model.folder import load_model
 from glassgpt.model.gpt import GPT
 from glassgpt.training.checkpoint import TrainState, load_checkpoint, prune_checkpoints, save_checkpoint
 from glassgpt.training.clock import Clock
-from glassgpt.training.config import TrainConfig
+from glassgpt.training.config import RUN_CONFIG, TrainConfig
 from glassgpt.training.evaluation import evaluate
 from glassgpt.training.interruption import Interruption
 from glassgpt.training.loss import bits_per_byte, linear_cross_entropy
@@ -69,8 +69,15 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -
         keep_freed_memory()
     checkpoint = claim_run_folder(config, resume, say)
     shards = open_data(config, resume, say)
-    with torch.random.fork_rng(_cuda_devices(execution)):  # the caller's random numbers stay the caller's
-        return _Training(config, execution, shards, checkpoint, say).run()
+    try:
+        with torch.random.fork_rng(_cuda_devices(execution)):  # the caller's random numbers stay the caller's
+            return _Training(config, execution, shards, checkpoint, say).run()
+    except torch.OutOfMemoryError as fault:
+        raise ConfigError(
+            f"{execution.device} has too little memory for micro_batch_size={config.micro_batch_size} × "
+            f"context_length={config.model.context_length:,}: {str(fault).partition('. ')[0]}. Make "
+            f"micro_batch_size smaller; tokens_per_step can keep the step as large."
+        ) from fault
 
 
 class _Training:
@@ -105,6 +112,11 @@ class _Training:
         self.state = TrainState()
         if checkpoint is not None:
             self.state = load_checkpoint(checkpoint, self.model, self.optimizer)
+            if self.state.step > config.steps:
+                raise ConfigError(
+                    f"steps={config.steps:,} is below step {self.state.step:,}, which the run in "
+                    f"{config.out} has reached. Give more steps."
+                )
         self.hidden = torch.compile(self.model.hidden) if execution.compiled else self.model.hidden
         self.checkpoint = checkpoint
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
@@ -121,6 +133,7 @@ class _Training:
             Progress(config.steps, state.step, self.say) as self.progress,
             Interruption() as self.interruption,
         ):
+            config.save(config.out / RUN_CONFIG)  # now that all of it has turned out to work
             self.clock = Clock(state.seconds, config.max_minutes)
             if self.checkpoint is None:
                 self.evaluate()  # what an untrained model is worth: about log V
@@ -245,10 +258,11 @@ class _Training:
     def lost(self, what: str, step: int, more: str = "") -> ConfigError:
         clip = self.config.optimizer.grad_clip
         remedy = "set optimizer.grad_clip" if clip is None else f"optimizer.grad_clip (now {clip:g})"
+        rates = "optimizer.lr, optimizer.muon_lr" if self.config.optimizer.name == "muon" else "optimizer.lr"
         return ConfigError(
             f"{what} at step {step:,} (lr {learning_rate(step, self.config):.2g}{more}). "
             f"Last good checkpoint: {self.checkpoint.name if self.checkpoint else 'none yet'}. "
-            f"Lower optimizer.lr or {remedy}."
+            f"Lower {rates} or {remedy}."
         )
 
     def is_due(self, every_steps: int | None) -> bool:
@@ -280,7 +294,8 @@ class _Training:
     def result(self, stopped: Stopped) -> TrainResult:
         state, run = self.state, self.config.out
         assert self.checkpoint is not None, "the last step saves"
-        self.say(_LAST_WORDS[stopped].format(step=f"{state.step:,}", checkpoint=self.checkpoint, run=run))
+        numbers = {"step": f"{state.step:,}", "best_step": f"{state.best_step:,}"}
+        self.say(_LAST_WORDS[stopped].format(**numbers, checkpoint=self.checkpoint, run=run))
         return TrainResult(
             run=run,
             checkpoint=self.checkpoint,
@@ -299,7 +314,8 @@ class _Training:
 _GO_ON = "To go on: glassgpt train --resume {run}"
 _LAST_WORDS: dict[Stopped, str] = {
     "finished": "Finished all {step} steps: {checkpoint}",
-    "early stop": "Stopped at step {step}, as the held-out loss no longer falls: {checkpoint}",
+    "early stop": "Stopped at step {step}, as the held-out loss no longer falls: {checkpoint}. "
+    "The best stays beside it: step {best_step}.",
     "interrupted": "Interrupted after step {step}, saved as {checkpoint}. " + _GO_ON,
     "time": "Time is up after step {step}, saved as {checkpoint}. " + _GO_ON,
 }
