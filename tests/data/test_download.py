@@ -524,7 +524,7 @@ def test_a_bar_goes_on_where_the_file_does(tmp_path, monkeypatch, capsys):
     with Server([cut(4093), good()]) as server:
         download(f"{server.url}/file", tmp_path / "file", KNOWN, patience=Patience(sleep=Sleeps()))
     assert bars == [["file", N, 0, 4093], ["file", N, 4093, N - 4093]]
-    assert re.search(r"file: the connection broke off; try 2 of 8 in \d s", capsys.readouterr().err)
+    assert re.search(r"file: the connection broke off; try 2 of 8 in \d\.\d s", capsys.readouterr().err)
 
 
 def test_the_bar_on_a_terminal_shows_speed_and_time_left(monkeypatch):

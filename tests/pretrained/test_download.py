@@ -186,7 +186,7 @@ def test_the_command_says_in_one_line_why_it_failed(case, tmp_path, monkeypatch,
         assert main(["download", "gpt2", "--mirror", server.url]) == 2
     *tries, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"glassgpt download: Cannot download {server.url}/124M/checkpoint: ")
-    assert all(re.search(r"^checkpoint: .*; try [23] of 3 in \d+ s$", said) for said in tries)
+    assert all(re.search(r"^checkpoint: .*; try [23] of 3 in \d+\.\d s$", said) for said in tries)
     assert not list((tmp_path / "openai" / "gpt2" / "124M").iterdir())
 
 

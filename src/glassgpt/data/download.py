@@ -110,7 +110,7 @@ def _fetch_patiently(
             if n_tries == patience.n_tries:
                 raise Refused(f"{broken}, at the last of {n_tries} tries") from broken
             wait = patience.wait_seconds(n_tries, broken.asked_seconds)
-            _say(part.name, f"{broken}; try {n_tries + 1} of {patience.n_tries} in {wait:.0f} s", progress)
+            _say(part.name, f"{broken}; try {n_tries + 1} of {patience.n_tries} in {wait:.1f} s", progress)
             patience.sleep(wait)
 
 
