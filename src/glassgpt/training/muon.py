@@ -38,21 +38,22 @@ class Muon(torch.optim.AdamW):
         """One step of matrices that have one shape when lying on their longer side: a batch of products is
         faster than one after another."""
         lr, beta = group["lr"], group["betas"][0]
-        updates = []
+        gradients, momenta = [], []
         for matrix in matrices:
             assert matrix.grad is not None, "backward() comes before step()"
-            momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-            momentum.lerp_(matrix.grad, 1 - beta)
-            update = matrix.grad.lerp(momentum, beta)
-            updates.append(update.mT if _is_tall(matrix) else update)
+            if matrix not in self.state:
+                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+            momentum = self.state[matrix]["momentum"].lerp_(matrix.grad, 1 - beta)
+            momenta.append(_lying(momentum))
+            gradients.append(_lying(matrix.grad))
             matrix.grad = None  # spent: AdamW passes over what has none
-        stacked = torch.stack(updates)
-        if stacked.dtype == torch.float32 and multiplies_bfloat16(stacked.device):
-            stacked = stacked.bfloat16()  # the iteration forgives rounding: near 1 is all that is asked
-        for matrix, update in zip(matrices, orthogonalise(stacked), strict=True):
+        updates = torch.stack(gradients).lerp_(torch.stack(momenta), beta)
+        if updates.dtype == torch.float32 and multiplies_bfloat16(updates.device):
+            updates = updates.bfloat16()  # the iteration forgives rounding: near 1 is all that is asked
+        for matrix, update in zip(matrices, orthogonalise(updates), strict=True):
             rows, columns = matrix.shape
             matrix.mul_(1 - lr * group["weight_decay"])
-            matrix.add_(update.mT if _is_tall(matrix) else update, alpha=-lr * max(1, rows / columns) ** 0.5)
+            _lying(matrix).add_(update, alpha=-lr * max(1, rows / columns) ** 0.5)
 
 
 def orthogonalise(matrices: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
@@ -62,12 +63,17 @@ def orthogonalise(matrices: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
     values alone, and this one, a Newton–Schulz iteration with tuned coefficients, drives them to 1 fast.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices.mT if _is_tall(matrices) else matrices  # X Xᵀ is then the smaller of the two squares
+    x = _lying(matrices)  # X Xᵀ is then the smaller of the two squares
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_N_ITERATIONS):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.mT if _is_tall(matrices) else x
+
+
+def _lying(matrix: Tensor) -> Tensor:
+    """The same memory, seen with the longer side across."""
+    return matrix.mT if _is_tall(matrix) else matrix
 
 
 def _is_tall(matrix: Tensor) -> bool:
