@@ -34,9 +34,9 @@ def _published(path: Path) -> str:
         data = path.read_bytes()
     except OSError as fault:
         raise TokenizerError(
-            f"Cannot read GPT-2's vocabulary, {path}: {fault.strerror}. It is one of the two files "
-            "vocab.bpe and encoder.json of OpenAI's GPT-2 release: `glassgpt download gpt2` fetches them with "
-            "the weights. Or put both there, or set GLASSGPT_CACHE to a folder that has them in openai/gpt2."
+            f"Cannot read GPT-2's vocabulary, {path}: {fault.strerror}. It is one of the two files vocab.bpe "
+            "and encoder.json of OpenAI's GPT-2 release. `glassgpt download gpt2` fetches them with the "
+            "weights; or put both there, or set GLASSGPT_CACHE to a folder that has them in openai/gpt2."
         ) from fault
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256[path.name]:
