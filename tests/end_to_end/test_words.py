@@ -18,6 +18,8 @@ OPTIONS = {
     "train": "TrainConfig",
     "generate": "GenerateOptions",
     "download": "DownloadOptions",
+    "inspect": "InspectOptions",
+    "convert": "ConvertOptions",
     "info": "InfoOptions",
 }
 

@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "train a GPT, or go on with a run",
     "generate": "let a model write",
     "download": "fetch OpenAI's GPT-2, each file whole and checked",
+    "inspect": "show the tensors of a checkpoint, and which of our weights each fills",
+    "convert": "turn a model into another format, compared before it is done",
     "info": "what this machine, a model, a run or a dataset is, and what a model would cost",
 }
 
