@@ -144,14 +144,19 @@ def test_shards_and_one_array_give_the_same_batches():
 
 def test_too_short_a_text_is_an_error_with_the_remedy():
     Batches(np.arange(14), context_length=13, micro_batch_size=2).batch(0)
-    for make in (
-        lambda: Batches(np.arange(13), context_length=13, micro_batch_size=2),
-        lambda: eval_windows(np.arange(13), 13),
+    too_short = r"has 13 tokens; context_length=13 needs at least 14\. "
+    with pytest.raises(DataError, match=rf"^The text {too_short}Use more text, .*at most 12\.$"):
+        Batches(np.arange(13), context_length=13, micro_batch_size=2)
+    with pytest.raises(
+        DataError, match=rf"^The held-out text {too_short}.*a larger val_fraction.*at most 12\.$"
     ):
-        with pytest.raises(
-            DataError, match=r"has 13 tokens; context_length=13 needs at least 14\. .*at most 12"
-        ):
-            make()
+        eval_windows(np.arange(13), 13)
+
+
+def test_without_any_text_no_context_length_is_advised():
+    with pytest.raises(DataError, match=r"^The held-out text has 0 tokens; .*val_fraction") as caught:
+        eval_windows(np.arange(0), 13)
+    assert "at most" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [13, -1])

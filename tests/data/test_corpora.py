@@ -77,6 +77,14 @@ def test_a_pattern_gives_every_file_that_fits_in_order(tmp_path):
     assert corpus.n_bytes == 12
 
 
+@pytest.mark.parametrize("source", ["~/a.txt", "~", "~/*.txt"])
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, source):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # HOME on Windows
+    (tmp_path / "a.txt").write_text("at home", encoding="utf-8")
+    assert list(read_corpus(source).documents()) == ["at home"]
+
+
 def test_a_folder_without_text_is_an_error(tmp_path):
     (tmp_path / "a.png").write_text("")
     with pytest.raises(DataError, match=r"holds no text: none of its files ends in \.txt"):

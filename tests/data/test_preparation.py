@@ -182,7 +182,7 @@ def test_the_tokenizer_travels_with_the_ids(tmp_path):
 def test_an_existing_dataset_is_replaced_only_on_request(tmp_path):
     prepare(Corpus.of(stories(11)), tmp_path / "out", SEPARATED)
     before = files_of(tmp_path / "out")
-    with pytest.raises(DataError, match="already holds a dataset"):
+    with pytest.raises(DataError, match=r"already holds a dataset.*overwrite=True \(--overwrite\)"):
         prepare(Corpus.of(stories(13)), tmp_path / "out", SEPARATED)
     assert files_of(tmp_path / "out") == before
     prepare(Corpus.of(stories(13)), tmp_path / "out", SEPARATED, overwrite=True)
@@ -221,7 +221,7 @@ def test_an_id_outside_the_vocabulary_never_reaches_a_file(tmp_path, monkeypatch
 
 
 def test_too_little_text_to_split_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"has 1 characters, too few to keep 10%.*val_fraction=0"):
+    with pytest.raises(DataError, match=r"has 1 characters, too few to keep 10%.*a lower val_fraction"):
         prepare(Corpus.of(["a"]), tmp_path / "out", LETTERS)
 
 

@@ -138,7 +138,10 @@ def test_jsonl_gives_the_chosen_field_of_each_line(tmp_path):
     [
         ('{"text": "cut', r"line 2, is not JSON"),
         ('["text"]', r"line 2, holds a list"),
-        ('{"body": "x", "n": 3}', r"line 2, has no text in field 'text'\. Fields with text: body\."),
+        (
+            '{"body": "x", "n": 3}',
+            r"line 2, has no text in field 'text'\. Fields with text: body\. .*glassgpt prepare --field NAME",
+        ),
         ('{"text": 3}', r"Fields with text: none\."),
         ('{"text": "ab\\ud83d"}', r"line 2, has half a character at place 2: '\\ud83d'"),
     ],

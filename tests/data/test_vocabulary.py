@@ -35,6 +35,9 @@ def test_a_path_is_read(tmp_path):
     assert read.fingerprint == saved.fingerprint
 
 
-def test_a_name_that_is_neither_says_so(tmp_path):
-    with pytest.raises(TokenizerError, match=r"bpee"):
-        make_tokenizer(str(tmp_path / "bpee"), CORPUS, vocab_size=7, val_fraction=0.1)
+def test_a_name_that_stands_for_nothing_is_told_what_there_is_and_what_is_near(tmp_path):
+    with pytest.raises(TokenizerError, match=r"'gpt-2'.*Did you mean gpt2\?.*bpe, char, gpt2, or the path"):
+        make_tokenizer("gpt-2", CORPUS, vocab_size=7, val_fraction=0.1)
+    with pytest.raises(TokenizerError, match=r"nowhere\.json'.*bpe, char, gpt2, or the path") as caught:
+        make_tokenizer(str(tmp_path / "nowhere.json"), CORPUS, vocab_size=7, val_fraction=0.1)
+    assert "Did you mean" not in str(caught.value)

@@ -80,7 +80,7 @@ class Batches:
         self.micro_batch_size = micro_batch_size
         self.rank = rank
         self.world_size = world_size
-        _check_length(len(self.tokens), context_length)
+        _check_length(len(self.tokens), context_length, "The text", "Use more text")
         self._order = _Order(len(self.tokens), context_length, seed)
 
     @property
@@ -112,7 +112,9 @@ def eval_windows(
     None takes all that there are. Raises DataError if not one fits.
     """
     tokens = TokenArray.of(tokens, vocab_size)
-    _check_length(len(tokens), context_length)
+    _check_length(
+        len(tokens), context_length, "The held-out text", "Hold out more (prepare with a larger val_fraction)"
+    )
     n_all = (len(tokens) - 1) // context_length
     n_taken = n_all if n_windows is None else min(n_windows, n_all)
     if n_taken < 1:
@@ -131,9 +133,11 @@ def _inputs_and_targets(
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
-def _check_length(n_tokens: int, context_length: int) -> None:
+def _check_length(n_tokens: int, context_length: int, text: str, remedy: str) -> None:
     if n_tokens < context_length + 1:
+        if n_tokens > 1:
+            remedy += f", or use a context_length of at most {n_tokens - 1:,}"
         raise DataError(
-            f"The text has {n_tokens:,} tokens; context_length={context_length:,} needs at least "
-            f"{context_length + 1:,}. Use more text, or a context_length of at most {max(n_tokens - 1, 0):,}."
+            f"{text} has {n_tokens:,} tokens; context_length={context_length:,} needs at least "
+            f"{context_length + 1:,}. {remedy}."
         )

@@ -117,6 +117,7 @@ def read_corpus(source: str | os.PathLike[str], *, field: str = "text") -> Corpu
         return _files(name, [_fetched(name)], field)
     if name == "-":
         return Corpus("standard input", StandardInput().pieces)
+    name = os.path.expanduser(name)  # a shell leaves the ~ of a quoted pattern
     path = Path(name)
     if path.is_dir():
         if files := _text_files(path):

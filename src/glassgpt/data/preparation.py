@@ -69,7 +69,7 @@ def prepare(
     if n_workers is not None and n_workers < 1:
         problems.append(f"n_workers={n_workers} must be at least 1, or None.")
     raise_problems(ConfigError, problems, "The preparation")
-    _check_destination(out, overwrite)
+    check_destination(out, overwrite)
     corpus = source if isinstance(source, Corpus) else read_corpus(source)
 
     with staged_folder(out, DataError) as staging:  # first of all: better to fail now than after an hour
@@ -262,13 +262,16 @@ def _encode_in_worker(job: list[Part]) -> list[_Encoded]:
     return _encode(job, _worker_tokenizer)
 
 
-def _check_destination(out: Path, overwrite: bool) -> None:
+def check_destination(out: Path, overwrite: bool) -> None:
+    """Raise DataError unless `prepare` may write the folder `out`."""
     recover_folder(out)
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file. Choose a folder for the dataset.")
     if (out / DATASET_FILE).exists():
         if not overwrite:
-            raise DataError(f"{out} already holds a dataset. Choose another folder, or pass overwrite=True.")
+            raise DataError(
+                f"{out} already holds a dataset. Choose another folder, or pass overwrite=True (--overwrite)."
+            )
     elif out.exists() and any(out.iterdir()):
         raise DataError(
             f"{out} is not empty and is not a dataset (it has no {DATASET_FILE}). Choose another folder."

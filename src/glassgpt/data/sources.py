@@ -169,7 +169,10 @@ def _read_jsonl(file: BinaryIO, name: str, field: str) -> Iterator[Piece]:
         text = record.get(field)
         if not isinstance(text, str):
             has = ", ".join(key for key, value in record.items() if isinstance(value, str)) or "none"
-            raise DataError(f"{where}, has no text in field {field!r}. Fields with text: {has}.")
+            raise DataError(
+                f"{where}, has no text in field {field!r}. Fields with text: {has}. "
+                "Choose the field with glassgpt prepare --field NAME."
+            )
         if not text.isascii():
             _refuse_surrogates(text, where)
         yield from document_pieces(text)

@@ -1,4 +1,4 @@
-"""Training and validation text that have nothing in common.
+"""Training and validation text: no document or passage is cut across both.
 
 *By document*, where there are many: a document is for validation when a hash of its text says so, which
 puts equal documents on the same side. *In order*, where there are few: the last `val_fraction` of all
@@ -67,7 +67,7 @@ def plan_split(corpus: Corpus, val_fraction: float, *, progress: bool = True) ->
     if split.n_train_characters == 0:
         raise DataError(
             f"{corpus.name} has {n_characters:,} characters, too few to keep {val_fraction:.0%} of them for "
-            "validation. Use more text, or val_fraction=0."
+            "validation. Use more text, or a lower val_fraction."
         )
     return split
 
