@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from glassgpt.checks import is_count
 from glassgpt.cli.parsing import parse
-from glassgpt.errors import ConfigError
+from glassgpt.errors import ConfigError, raise_problems
 from glassgpt.model.config import GPT2_SIZES, ModelConfig, gpt2
 from glassgpt.model.costs import estimate
 from glassgpt.storage import cache_folder
@@ -22,10 +23,10 @@ Say what this machine is; or, given a TARGET, what that is: one of GPT-2's sizes
 folder, a checkpoint, or a prepared dataset. Nothing is loaded into memory.
 
 Examples:
-  glassgpt info                            the machine, the cache, the named corpora
-  glassgpt info 124M                       parameters, memory and arithmetic of GPT-2 124M
-  glassgpt info 1558M --batch 8            the same of the largest, with 8 sequences at once
-  glassgpt info runs/demo                  a run: what it trained, how far it came
+  glassgpt info                               the machine, the cache, the named corpora
+  glassgpt info 124M                          parameters, memory and arithmetic of GPT-2 124M
+  glassgpt info 1558M --micro-batch-size 8    the same of the largest, with 8 sequences at once
+  glassgpt info runs/demo                     a run: what it trained, how far it came
 """
 
 
@@ -35,10 +36,18 @@ class InfoOptions:
 
     target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TARGET]")] = None
     """124M, 355M, 774M, 1558M, or a folder. Nothing: this machine."""
-    batch: int = 1
+    micro_batch_size: int = 1
     """Sequences at once, for the memory that training takes."""
     tokens: int | None = None
     """Tokens a sequence. None: the model's context_length."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not is_count(self.micro_batch_size, 1):
+            problems.append(f"micro_batch_size={self.micro_batch_size!r} must be at least 1.")
+        if self.tokens is not None and not is_count(self.tokens, 1):
+            problems.append(f"tokens={self.tokens!r} must be at least 1, or None.")
+        raise_problems(ConfigError, problems, "What to look at")
 
 
 def run(arguments: list[str]) -> int:
@@ -50,7 +59,7 @@ def run(arguments: list[str]) -> int:
     folder = Path(options.target)
     if options.target in GPT2_SIZES:
         print(f"GPT-2 {options.target}\n")
-        print(describe_model(gpt2(options.target), options.batch, options.tokens))
+        print(describe_model(gpt2(options.target), options.micro_batch_size, options.tokens))
     elif (folder / "dataset.json").is_file():
         from glassgpt.data import TokenShards
 
@@ -61,9 +70,13 @@ def run(arguments: list[str]) -> int:
         print(describe_run(folder))
         model = _model_of(folder) or TrainConfig.load(folder).model
         if model.vocab_size:
-            print("\n" + describe_model(model, options.batch, options.tokens))
+            print("\n" + describe_model(model, options.micro_batch_size, options.tokens))
     elif (folder / "config.json").is_file():
-        print(describe_model(_read_model_config(folder / "config.json"), options.batch, options.tokens))
+        print(
+            describe_model(
+                _read_model_config(folder / "config.json"), options.micro_batch_size, options.tokens
+            )
+        )
     else:
         raise ConfigError(
             f"{options.target!r} is neither one of GPT-2's sizes ({', '.join(GPT2_SIZES)}) nor a model, "
@@ -95,10 +108,18 @@ def describe_machine() -> str:
     )
 
 
-def describe_model(config: ModelConfig, batch: int, tokens: int | None) -> str:
-    """Parameters by part, memory and arithmetic of a model, from its configuration alone."""
+def describe_model(config: ModelConfig, micro_batch_size: int, tokens: int | None) -> str:
+    """Parameters by part, memory and arithmetic of a model, from its configuration alone.
+
+    Raises ConfigError for more tokens than the model's context has.
+    """
     n_tokens = tokens or config.context_length
-    costs = estimate(config, micro_batch_size=batch, tokens=n_tokens)
+    if n_tokens > config.context_length:
+        raise ConfigError(
+            f"tokens={n_tokens:,} is above the model's context_length={config.context_length:,}. "
+            f"Choose 1 to {config.context_length:,}."
+        )
+    costs = estimate(config, micro_batch_size=micro_batch_size, tokens=n_tokens)
     counts = costs.parameters
     parts = {
         "token embedding": counts.token_embedding,
@@ -124,7 +145,8 @@ def describe_model(config: ModelConfig, batch: int, tokens: int | None) -> str:
         "",
         f"  weights, float32            {_bytes(costs.weights_bytes)}",
         f"  weights, bfloat16           {_bytes(costs.weights_bytes // 2)}",
-        f"  training, {batch} × {n_tokens:,} tokens  {_bytes(costs.training_bytes)}   (float32, AdamW)",
+        f"  training, {micro_batch_size} × {n_tokens:,} tokens  {_bytes(costs.training_bytes)}   "
+        "(float32, AdamW)",
         f"  key/value cache, {n_tokens:,} tokens  {_bytes(costs.cache_bytes_per_token * n_tokens)}",
         f"  a token read                {costs.forward_flops_per_token / 1e9:.3g} GFLOP",
         f"  a token trained on          {costs.training_flops_per_token / 1e9:.3g} GFLOP",

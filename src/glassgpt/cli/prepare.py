@@ -10,14 +10,15 @@ from glassgpt.cli.info import describe_dataset
 from glassgpt.cli.parsing import parse
 
 ABOUT = """\
-Turn a corpus into token ids on disk: in parallel, in bounded memory, and split so that nothing of
-the validation text is in the training text. `glassgpt train --data FOLDER` reads the result.
+Turn a corpus into token ids on disk: in parallel, in bounded memory, and split into training and
+validation text so that no document or passage is cut across both. `glassgpt train --data FOLDER` reads
+the result.
 
 Examples:
   glassgpt prepare tinyshakespeare --out data/shakespeare --tokenizer char
   glassgpt prepare ~/books --out data/books --vocab-size 8192
   glassgpt prepare "articles/*.jsonl.gz" --out data/articles --tokenizer gpt2
-  zcat dump.gz | glassgpt prepare - --out data/dump --tokenizer runs/demo/tokenizer.json
+  zcat dump.gz | glassgpt prepare - --out data/dump --tokenizer runs/demo/data/tokenizer.json
 """
 
 
@@ -38,7 +39,7 @@ class PrepareOptions:
     field: str = "text"
     """Which field of a .jsonl line holds the text."""
     workers: int | None = None
-    """Processes that tokenise. None: one for each core."""
+    """Processes that tokenise. None: as many as there are cores and the text is worth."""
     overwrite: bool = False
     """Replace the dataset that already lies in `out`."""
 
@@ -48,7 +49,9 @@ def run(arguments: list[str]) -> int:
     options = parse(PrepareOptions, arguments, word="prepare", about=ABOUT)
 
     from glassgpt.data import make_tokenizer, prepare, read_corpus
+    from glassgpt.data.preparation import check_destination
 
+    check_destination(options.out, options.overwrite)  # better now than after a tokenizer was trained
     corpus = read_corpus(options.source, field=options.field)
     tokenizer = make_tokenizer(
         options.tokenizer, corpus, vocab_size=options.vocab_size, val_fraction=options.val_fraction
@@ -62,5 +65,6 @@ def run(arguments: list[str]) -> int:
         overwrite=options.overwrite,
     )
     print(describe_dataset(shards))
-    print(f"Train on it:  glassgpt train --data {options.out}")
+    if len(shards.val):  # training measures itself on held-out text
+        print(f"Train on it:  glassgpt train --data {options.out}")
     return 0
