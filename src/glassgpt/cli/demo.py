@@ -28,7 +28,7 @@ PROMPT = "This method returns"
 class DemoOptions:
     """How long, and where to."""
 
-    minutes: float = 2.5
+    minutes: float = 2.0
     """How long to train. The number of steps is chosen for this machine's speed."""
     out: Path = Path("runs/demo")
     """The run folder; a number is added when that run exists already."""
@@ -77,13 +77,24 @@ def run(arguments: list[str]) -> int:
     from glassgpt.training import train
 
     config = replace(config, data=str(out / "data"))
-    steps = max(20, round(60 * options.minutes / _seconds_per_step(config)))
+    seconds_per_step = _seconds_per_step(config)
+    if seconds_per_step is None:
+        print("Interrupted before the training began. To begin again: glassgpt demo")
+        return 130
+    steps = max(20, round(60 * options.minutes / seconds_per_step))
     every = max(1, steps // 5)
     config = replace(
-        config, steps=steps, eval_every_steps=every, sample_every_steps=every, checkpoint_every_steps=every
+        config,
+        steps=steps,
+        eval_every_steps=every,
+        sample_every_steps=every,
+        checkpoint_every_steps=every,
+        max_minutes=1.5 * options.minutes,  # should the machine have more to do than when it was tried
     )
     print(f"{steps:,} steps will take about {options.minutes:g} minutes here.")
     result = train(config)
+    if result.stopped == "interrupted":  # and it has said how to go on
+        return 130
 
     _heading("What it came to")
     from glassgpt.training import gzip_bits_per_byte
@@ -126,13 +137,18 @@ def demo_config(out: Path, seed: int) -> TrainConfig:
     )
 
 
-def _seconds_per_step(config: TrainConfig) -> float:
-    """How long a step takes on this machine, by taking a few in a folder that is thrown away."""
+def _seconds_per_step(config: TrainConfig) -> float | None:
+    """How long a step takes on this machine, by taking a few in a folder that is thrown away.
+
+    None: Ctrl-C came first.
+    """
     from glassgpt.training import read_metrics, train
 
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(config, out=Path(folder), steps=12, log_every_steps=6, eval_windows=1)
-        train(replace(trial, sample_every_steps=None), say=lambda _: None)
+        result = train(replace(trial, sample_every_steps=None), say=lambda _: None)
+        if result.stopped == "interrupted":
+            return None
         speeds = [record["tokens_per_second"] for record in read_metrics(Path(folder)) if "loss" in record]
     # The last of them: the first steps are slower, as they find their memory.
     return config.micro_batch_size * config.model.context_length / speeds[-1]

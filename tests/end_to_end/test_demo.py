@@ -1,0 +1,69 @@
+"""The demo: the whole path, and Ctrl-C anywhere on it."""
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+
+from glassgpt.cli import demo
+from glassgpt.cli.main import main
+from glassgpt.model.config import ModelConfig
+
+small_config = demo.demo_config
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tmp_path, monkeypatch):
+    """A demo of seconds, in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "cache"))
+
+    def tiny_config(out, seed):
+        model = ModelConfig(context_length=16, d_model=12, n_layers=1, n_heads=3)
+        return replace(small_config(out, seed), model=model, micro_batch_size=2, eval_windows=5)
+
+    monkeypatch.setattr(demo, "demo_config", tiny_config)
+
+
+def test_the_demo_walks_the_whole_path(tmp_path, capsys):
+    assert main(["demo", "--minutes", "0.01"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("characters", "The| function| returns|", "bits per byte", "gzip", "Try next:"):
+        assert words in shown, words
+    run = tmp_path / "runs" / "demo"
+    assert (run / "loss.png").is_file()
+    assert json.loads((run / "config.json").read_text())["max_minutes"] == pytest.approx(0.013)
+    assert demo._free_folder(run).name == "demo-2"
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        pytest.param(3, "glassgpt demo", id="in the trial, before its speed is known"),
+        pytest.param(8, "glassgpt demo", id="in the trial, later"),
+        pytest.param(17, "glassgpt train --resume", id="in the training"),
+    ],
+)
+def test_ctrl_c_ends_the_demo_and_says_how_to_go_on(step, words, monkeypatch, capsys):
+    from glassgpt.data import Corpus
+    from glassgpt.training.trainer import _Training
+
+    monkeypatch.setattr(
+        "glassgpt.data.read_corpus", lambda _: Corpus.of(["This method returns a cat. " * 99])
+    )
+    steps = []
+    one_step = _Training.optimizer_step
+
+    def counted_step(training, n):
+        steps.append(n)
+        if len(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+        return one_step(training, n)
+
+    monkeypatch.setattr(_Training, "optimizer_step", counted_step)
+    assert main(["demo", "--minutes", "0.5"]) == 130
+    assert len(steps) == step, "nothing was trained after it"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("Interrupted ")
+    assert words in last
