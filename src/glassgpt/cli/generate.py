@@ -7,16 +7,18 @@ from typing import Annotated
 import tyro
 
 from glassgpt.cli.parsing import parse
-from glassgpt.errors import GenerationError
+from glassgpt.errors import DataError, GenerationError
 from glassgpt.generation.config import SamplingConfig
 
 ABOUT = """\
-Let a model write. The text streams to standard output, everything else to standard error.
+Let a model write. The text streams to standard output, everything else to standard error; of several
+prompts the texts are printed when all are done.
 
 Examples:
   glassgpt generate runs/demo --prompt "The function returns"
   glassgpt generate runs/demo --prompt "A list" --prompt "A class" --temperature 0
   glassgpt generate runs/demo --prompt "Once" --top-p 0.9 --max-new-tokens 400 --seed 7
+  glassgpt generate runs/demo --prompt "Q: why?" --stop "Q:" --stop $'\\n\\n'      $'\\n' is a newline
   echo "What is a generator?" | glassgpt generate runs/demo --prompt -
 """
 
@@ -31,7 +33,9 @@ class GenerateOptions:
     """What to go on from; give it again for several texts at once, "-" for standard input."""
     device: str = "auto"
     """auto (the fastest there is), cpu, cuda, cuda:1, mps, …"""
-    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name=""), tyro.conf.UseAppendAction] = field(
+        default_factory=SamplingConfig
+    )
 
 
 def run(arguments: list[str]) -> int:
@@ -41,12 +45,17 @@ def run(arguments: list[str]) -> int:
     from glassgpt.generation import complete, generate_text
     from glassgpt.training.checkpoint import load_for_use
 
-    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in options.prompt] or [""]
+    prompts = [_standard_input() if prompt == "-" else prompt for prompt in options.prompt] or [""]
     model, tokenizer = load_for_use(options.model, options.device)
     if tokenizer is None:
         raise GenerationError(
             f"{options.model} holds no tokenizer.json, so its ids cannot be read as text. "
             "Copy the tokenizer that the model was trained with into that folder."
+        )
+    if not options.prompt and tokenizer.end_of_text_id is None:
+        raise GenerationError(
+            "There is no prompt, and this tokenizer has no end-of-text token to start from. Give one: "
+            '--prompt "Once"'
         )
     if len(prompts) > 1:
         for number, text in enumerate(complete(model, tokenizer, prompts, options.sampling)):
@@ -58,3 +67,12 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
+
+
+def _standard_input() -> str:
+    from glassgpt.data.sources import decoded
+
+    try:
+        return "".join(decoded(sys.stdin.buffer, "The prompt on standard input"))
+    except DataError as fault:
+        raise GenerationError(str(fault)) from fault
