@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
         print("Interrupted before the training began. To begin again: glassgpt demo")
         return 130
     steps = max(20, round(60 * options.minutes / seconds_per_step))
-    every = max(1, steps // 5)
+    every = -(-steps // 5)  # five times, the last at the end
     config = replace(
         config,
         steps=steps,
