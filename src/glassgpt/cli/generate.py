@@ -18,6 +18,7 @@ Examples:
   glassgpt generate runs/demo --prompt "The function returns"
   glassgpt generate runs/demo --prompt "A list" --prompt "A class" --temperature 0
   glassgpt generate runs/demo --prompt "Once" --top-p 0.9 --max-new-tokens 400 --seed 7
+  glassgpt generate gpt2 --prompt "Once upon a time"
   glassgpt generate runs/demo --prompt "Q: why?" --stop "Q:" --stop $'\\n\\n'      $'\\n' is a newline
   echo "What is a generator?" | glassgpt generate runs/demo --prompt -
 """
@@ -28,7 +29,7 @@ class GenerateOptions:
     """What to write, and with what."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A model folder, or a run folder (its newest whole checkpoint)."""
+    """A model or run folder, one in Hugging Face's format or OpenAI's, a .pt file, or gpt2, gpt2-medium, …"""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """What to go on from; give it again for several texts at once, "-" for standard input."""
     device: str = "auto"
@@ -43,13 +44,14 @@ def run(arguments: list[str]) -> int:
     options = parse(GenerateOptions, arguments, word="generate", about=ABOUT)
 
     from glassgpt.generation import complete, generate_text
-    from glassgpt.training.checkpoint import load_for_use
+    from glassgpt.pretrained import load_pretrained
+    from glassgpt.training.precision import choose_device
 
     prompts = [_standard_input() if prompt == "-" else prompt for prompt in options.prompt] or [""]
-    model, tokenizer = load_for_use(options.model, options.device)
+    model, tokenizer = load_pretrained(options.model, choose_device(options.device))
     if tokenizer is None:
         raise GenerationError(
-            f"{options.model} holds no tokenizer.json, so its ids cannot be read as text. "
+            f"{options.model} holds no tokenizer, so its ids cannot be read as text. "
             "Copy the tokenizer that the model was trained with into that folder."
         )
     if not options.prompt and tokenizer.end_of_text_id is None:

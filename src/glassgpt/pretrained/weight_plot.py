@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from glassgpt.errors import CheckpointError
 from glassgpt.pretrained.summary import SHARES, TensorSummary
@@ -34,6 +35,7 @@ def plot_weights(tensors: Sequence[TensorSummary], path: Path, title: str) -> No
         _draw(drawing, [tensor for tensor in tensors if (tensor.fills or "").endswith(f".{ending}")], kind)
     for drawing in axes[-1]:
         drawing.set_xlabel("layer")
+        drawing.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{title}: median, half and 98 of 100 of the weights")
     with explained(CheckpointError, path):
         try:
