@@ -232,6 +232,18 @@ def test_a_config_that_is_none_is_no_crash(saved, content, reason):
         load_model(saved.parent / "altered")
 
 
+def test_a_model_saved_without_a_tokenizer_takes_one_that_is_put_beside_it_and_fits(tmp_path):
+    save_model(tiny_model(tiny_config()), None, tmp_path / "model")
+    TOKENIZER.save(tmp_path / "model" / "tokenizer.json")
+    assert load_model(tmp_path / "model")[1].fingerprint == TOKENIZER.fingerprint
+
+    CharTokenizer.train("".join(map(chr, range(97, 140)))).save(tmp_path / "model" / "tokenizer.json")
+    with pytest.raises(
+        CheckpointError, match="has 43 ids, the model only 31: a tokenizer that does not belong"
+    ):
+        load_model(tmp_path / "model")
+
+
 def test_the_tokenizer_of_another_model_is_refused(saved):
     other = CharTokenizer.train("Jumps over the lazy dog.")
     with altered(saved) as staging:

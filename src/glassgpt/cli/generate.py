@@ -63,8 +63,9 @@ def run(arguments: list[str]) -> int:
         for number, text in enumerate(complete(model, tokenizer, prompts, options.sampling)):
             print(f"── {number + 1} " + "─" * 60 + f"\n{prompts[number]}{text}")
         return 0
+    pieces = generate_text(model, tokenizer, prompts[0], options.sampling)  # refuses before anything is shown
     sys.stdout.write(prompts[0])
-    for piece in generate_text(model, tokenizer, prompts[0], options.sampling):
+    for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")

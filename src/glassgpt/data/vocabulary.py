@@ -30,11 +30,12 @@ def make_tokenizer(
         return CharTokenizer.train(piece.text for piece in corpus.pieces())
     if name == "gpt2":
         return BPETokenizer.gpt2()
-    if not Path(name).exists():
+    path = Path(name).expanduser()
+    if not path.exists():
         near = difflib.get_close_matches(name, TOKENIZER_NAMES, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         raise TokenizerError(
             f"There is no tokenizer {name!r}.{guess} Give {', '.join(TOKENIZER_NAMES)}, or the path of a "
             "tokenizer.json."
         )
-    return load_tokenizer(Path(name))
+    return load_tokenizer(path)

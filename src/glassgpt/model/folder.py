@@ -99,7 +99,12 @@ def read_model_files(
     load_weights(model, folder / WEIGHTS)
     with _as_checkpoint_error():
         tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
-    if tokenizer is not None and tokenizer.fingerprint != fingerprint:
+    if tokenizer is not None and fingerprint is None and tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{folder / TOKENIZER} has {tokenizer.vocab_size:,} ids, the model only {config.vocab_size:,}: "
+            f"a tokenizer that does not belong to the model. Put the one that it was trained with there."
+        )
+    if tokenizer is not None and fingerprint not in (None, tokenizer.fingerprint):
         raise CheckpointError(
             f"{folder / TOKENIZER} is not the tokenizer that the model was saved with: its fingerprint is "
             f"{tokenizer.fingerprint[:12]}, expected {str(fingerprint)[:12]}. Put the original file back."
