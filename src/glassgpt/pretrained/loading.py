@@ -15,7 +15,7 @@ from glassgpt.pretrained.pt_file import SUFFIXES, open_pt
 from glassgpt.pretrained.stored import SafetensorsWeights, StoredModel, read_json
 from glassgpt.storage import MANIFEST, cache_folder, recover_folder
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
-from glassgpt.training.checkpoint import newest_checkpoint
+from glassgpt.training.checkpoint import model_folder_of
 
 NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 """What Hugging Face calls OpenAI's four sizes."""
@@ -68,7 +68,7 @@ def locate(source: str | Path) -> Path:
     path = Path(source)
     recover_folder(path)
     if path.exists():
-        return newest_checkpoint(path) or path
+        return model_folder_of(path)
     if str(source) not in NAMES:
         raise CheckpointError(
             f"There is no model folder {path}. Give a model folder of ours ({WEIGHTS} and {CONFIG}), of "

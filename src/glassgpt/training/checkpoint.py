@@ -108,11 +108,18 @@ def load_for_use(folder: str | Path, device: str = "auto") -> tuple[GPT, Tokeniz
 
     Raises CheckpointError when there is none or it is not whole, ConfigError for a device that is not here.
     """
-    folder = Path(folder)
+    return load_model(model_folder_of(Path(folder)), choose_device(device))
+
+
+def model_folder_of(folder: Path) -> Path:
+    """The newest whole checkpoint where `folder` is a run folder; `folder` itself where it is not.
+
+    Raises CheckpointError for a run that has none.
+    """
     newest = newest_checkpoint(folder)
     if newest is None and (folder / METRICS).exists():
         raise CheckpointError(f"The run in {folder} has saved no checkpoint yet. Wait for its first.")
-    return load_model(folder if newest is None else newest, choose_device(device))
+    return newest or folder
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
