@@ -34,7 +34,7 @@ usage: glassgpt COMMAND [OPTIONS]
 
 Where to start:
   glassgpt demo                                              the whole path, on text you already have
-  glassgpt train --data the-verdict --tokenizer char         a character model of a short story
+  glassgpt train --out runs/docs                             a small model of Python's documentation
   glassgpt generate runs/demo --prompt "The function"        let a trained model write
 
 Downloads and vocabularies are kept in ~/.cache/glassgpt; GLASSGPT_CACHE names another folder.
