@@ -1,0 +1,1 @@
+"""The chapters executed and checked: `make course`, or `python tools/course --help`."""
