@@ -22,6 +22,7 @@ from pathlib import Path
 
 from _side_by_side import print_machine, print_table, verdict
 
+from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.pretrained import TensorBundle, open_checkpoint
 
 TARGET = 1.5  # times the raw read
@@ -46,10 +47,7 @@ def read_options() -> argparse.Namespace:
 
 
 def random_checkpoint(folder: Path, size: str) -> Path:
-    """OpenAI's form, random weights. The writer is one of the tests' tools, beside this folder."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tests.pretrained.tf_writer import write_gpt2_checkpoint
-
+    """OpenAI's form, random weights."""
     return write_gpt2_checkpoint(folder, size)
 
 

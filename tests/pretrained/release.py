@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glassgpt.by_hand.gpt2_stand_in import hparams_of
+from glassgpt.by_hand.tf_checkpoint_writer import write_bundle
 from glassgpt.pretrained import gpt2_files
 from glassgpt.pretrained.gpt2_files import META, VOCABULARY
 from tests.data.misbehaving_server import Answer, good, status
-from tests.pretrained.tf_writer import HPARAMS, write_bundle
 
 
 def hparams_json(size: str) -> bytes:
     """hparams.json as OpenAI writes it."""
-    keys = ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"]
-    return (json.dumps({key: HPARAMS[size][key] for key in keys}, indent=2) + "\n").encode()
+    return (json.dumps(hparams_of(size), indent=2) + "\n").encode()
 
 
 def small_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.cli.main import main
 from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.model.folder import save_model
@@ -14,7 +15,6 @@ from glassgpt.pretrained import conversion, convert, load_pretrained
 from glassgpt.storage import folder_problems
 from glassgpt.tokenizers import BPETokenizer, CharTokenizer
 from tests.model.tiny import EXACT, T, every_choice, tiny_config, tiny_ids, tiny_model
-from tests.pretrained.tf_writer import write_gpt2_checkpoint
 
 TOKENIZER = BPETokenizer.train(["The quick brown fox, the quick brown dog. "], 256 + 11)
 FORMATS = ["glassgpt", "huggingface", "pt"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.errors import CheckpointError
 from glassgpt.model.config import ModelConfig, gpt2
 from glassgpt.model.gpt import GPT
@@ -15,7 +16,6 @@ from glassgpt.pretrained import huggingface, load_pretrained, open_checkpoint
 from glassgpt.pretrained.name_map import places_for
 from glassgpt.tokenizers import BPETokenizer
 from tests.pretrained.peers import CONTEXT, DH, FAMILIES, V, every_family, some_ids
-from tests.pretrained.tf_writer import write_gpt2_checkpoint
 
 SMALL = {"n_vocab": V, "n_ctx": CONTEXT, "n_embd": 3 * DH, "n_head": 3, "n_layer": 2}
 

@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 
+from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.cli.main import main
 from glassgpt.model.costs import count_parameters
 from glassgpt.model.folder import save_model
@@ -14,7 +15,6 @@ from glassgpt.pretrained import convert, open_model
 from glassgpt.pretrained.stored import StateDictWeights
 from glassgpt.pretrained.summary import SHARES, count_by_part, summarise
 from tests.model.tiny import every_choice, tiny_config, tiny_model
-from tests.pretrained.tf_writer import write_gpt2_checkpoint
 
 SMALL = {"n_vocab": 61, "n_ctx": 19, "n_embd": 15, "n_head": 3, "n_layer": 11}
 

@@ -5,15 +5,11 @@ import re
 import numpy as np
 import pytest
 
+from glassgpt.by_hand.gpt2_stand_in import gpt2_shapes, gpt2_weights, hparams_of, write_gpt2_checkpoint
+from glassgpt.by_hand.tf_checkpoint_writer import write_bundle
 from glassgpt.errors import CheckpointError
+from glassgpt.model.config import GPT2_SIZES
 from glassgpt.pretrained import open_checkpoint
-from tests.pretrained.tf_writer import (
-    HPARAMS,
-    gpt2_shapes,
-    gpt2_weights,
-    write_bundle,
-    write_gpt2_checkpoint,
-)
 
 TINY = {"n_vocab": 13, "n_ctx": 5, "n_embd": 6, "n_head": 3, "n_layer": 2}
 NUMBERS = ["float16", "float32", "float64", "int8", "int16", "int32", "int64"]
@@ -54,9 +50,9 @@ def test_the_list_tells_where_each_tensor_lies(tmp_path):
         assert info.n_elements == array.size
 
 
-@pytest.mark.parametrize("size", HPARAMS)
+@pytest.mark.parametrize("size", GPT2_SIZES)
 def test_the_writer_has_the_shapes_of_each_size(size):
-    n_parameters = sum(int(np.prod(shape)) for shape in gpt2_shapes(HPARAMS[size]).values())
+    n_parameters = sum(int(np.prod(shape)) for shape in gpt2_shapes(hparams_of(size)).values())
 
     expected = {"124M": 124_439_808, "355M": 354_823_168, "774M": 774_030_080, "1558M": 1_557_611_200}
     assert n_parameters == expected[size]

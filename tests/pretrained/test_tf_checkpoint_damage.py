@@ -5,19 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from glassgpt.by_hand.sorted_table_writer import BLOCK_BYTES, BlockBuilder, block_with_trailer, table, varint
+from glassgpt.by_hand.tf_checkpoint_writer import bundle_entry, write_bundle
 from glassgpt.errors import CheckpointError
 from glassgpt.pretrained import open_checkpoint
 from glassgpt.pretrained.sorted_table import FOOTER_BYTES, MAGIC, read_table
 from glassgpt.pretrained.wire import BYTES, FIXED32, VARINT, MalformedError, read_message, read_varint
-from tests.pretrained.tf_writer import (
-    BLOCK_BYTES,
-    BlockBuilder,
-    block_with_trailer,
-    bundle_entry,
-    table,
-    varint,
-    write_bundle,
-)
 
 ARRAYS = {
     "h0/b": np.arange(3, dtype=np.float32),

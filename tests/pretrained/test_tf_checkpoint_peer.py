@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from glassgpt.by_hand.gpt2_stand_in import gpt2_weights, write_gpt2_checkpoint
+from glassgpt.by_hand.tf_checkpoint_writer import write_bundle
 from glassgpt.pretrained import open_checkpoint
-from tests.pretrained.tf_writer import gpt2_weights, write_bundle, write_gpt2_checkpoint
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
@@ -21,7 +22,7 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 OTHERS = ["bool", "float16", "float32", "float64", "complex64", "complex128"]
 KINDS = {kind: np.arange(7).astype(kind) for kind in INTEGERS + OTHERS}
 SHAPES = {
-    "scalar": np.float32(3).reshape(()),
+    "scalar": np.array(3, np.float32),
     "empty": np.zeros((0, 3), np.float32),
     "Größe": np.ones((2, 3, 5), np.float64),
     "odd/int8": np.ones(3, np.int8),
