@@ -12,7 +12,7 @@ from tests.house.repository import ROOT, SOURCE
 
 # One line, one level. What stands lower may import what stands higher or beside it.
 ORDER = [
-    {"errors", "checks", "lazy", "storage"},
+    {"errors", "checks", "lazy", "storage", "style"},
     {"tokenizers"},
     {"data"},
     {"embeddings"},
