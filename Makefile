@@ -1,7 +1,7 @@
 # What CI runs is what a person runs. GNU make 3.81, which macOS has, is enough.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup develop check bench clean
+.PHONY: help demo test course lab setup develop check bench clean
 
 PYTHON =
 TORCH =
@@ -30,7 +30,7 @@ help: ## list these commands
 	@echo
 	@echo '  PYTHON=python3.12         the Python for .venv (default: the first of 3.11 to 3.14 that is found)'
 	@echo '  TORCH=auto|cpu|cuda       the build of PyTorch (auto: CUDA only where there is an NVIDIA GPU)'
-	@echo '  ARGS="-k attention"       more arguments for demo (glassgpt demo --help) and for test (pytest --help)'
+	@echo '  ARGS="-k attention"       more arguments for demo, test (pytest), lab and course (ARGS=03: that chapter)'
 
 demo: setup ## from raw text to a GPT that writes, in four minutes
 	@$(venv)/glassgpt demo $(ARGS)
@@ -38,6 +38,14 @@ demo: setup ## from raw text to a GPT that writes, in four minutes
 test: develop ## run the tests
 	@echo 'test: pytest, one process a core …'
 	@OMP_NUM_THREADS=1 $(venv)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+course: develop ## run every notebook of the course without a network, and check it
+	@echo 'course: each notebook in a new kernel, from its first cell to its last …'
+	@$(venv)/python tools/course $(ARGS)
+
+lab: ## open the course in JupyterLab
+	@$(bootstrap) course
+	@$(venv)/jupyter lab $(ARGS) course
 
 setup: ## set up .venv with what glassgpt needs
 	@$(bootstrap) runtime

@@ -1,7 +1,8 @@
 """Set up `.venv` with pinned packages, and with PyTorch's CPU build where there is no NVIDIA GPU.
 
     python3 tools/bootstrap.py runtime     what `glassgpt` needs
-    python3 tools/bootstrap.py develop     and what its tests and checks need
+    python3 tools/bootstrap.py course      and what the course's notebooks need
+    python3 tools/bootstrap.py develop     and what the tests and checks need
 
 The Makefile calls this. What is already there is left alone; what was interrupted while its files were
 being written is made anew. Only the standard library, and no syntax newer than Python 3.7's, so that an
@@ -43,7 +44,12 @@ from venv_pip import (
 
 STATE = VENV / "glassgpt-setup.json"  # what was installed, and from what
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the pinned packages are built for
-STAGES: dict[str, list[str]] = {"runtime": [], "develop": ["test", "check"]}  # extras of pyproject.toml
+STAGES: dict[str, list[str]] = {  # extras of pyproject.toml
+    "runtime": [],
+    "course": ["course"],
+    "develop": ["course", "kaggle", "test", "check"],
+}
+WANTS = {"runtime": "glassgpt needs", "course": "the course needs", "develop": "its tests and checks need"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,11 +97,7 @@ def set_up(stage: str, torch_option: str | None) -> None:
 
     pip("install", pinned("pip"))  # before 23.3, pip downloads a package only to read what it requires
     install_torch(torch_choice)
-    say(
-        "installing what glassgpt needs …"
-        if stage == "runtime"
-        else "installing what its tests and checks need …"
-    )
+    say(f"installing what {WANTS[stage]} …")
     pip("install", *requirements(project, stage))
     pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
 

@@ -4,6 +4,7 @@ import ast
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -45,10 +46,11 @@ def alike(mine: tuple[str, ...], other: tuple[str, ...]) -> bool:
     )
 
 
-def library_definitions() -> list[Definition]:
+@cache
+def library_definitions() -> tuple[Definition, ...]:
     """Everything defined in the library, but for its twins by hand, which chapters build anew."""
     files = [path for path in sorted((ROOT / "src").rglob("*.py")) if "by_hand" not in path.parts]
-    return [found for path in files for found in _file_definitions(path)]
+    return tuple(found for path in files for found in _file_definitions(path))
 
 
 def other_chapters(path: Path) -> list[Definition]:
