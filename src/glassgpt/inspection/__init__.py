@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from glassgpt.inspection.plots import plot_next_tokens as plot_next_tokens
     from glassgpt.inspection.plots import use_style as use_style
     from glassgpt.inspection.points import plot_points as plot_points
+    from glassgpt.inspection.tracing import Trace as Trace
+    from glassgpt.inspection.tracing import logit_lens as logit_lens
+    from glassgpt.inspection.tracing import trace as trace
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -23,5 +26,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "matrices": ["plot_attention", "plot_matrix"],
         "plots": ["plot_losses", "plot_next_tokens", "use_style"],
         "points": ["plot_points"],
+        "tracing": ["Trace", "logit_lens", "trace"],
     },
 )
