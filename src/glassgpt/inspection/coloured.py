@@ -45,7 +45,7 @@ class ColouredTokens:
     def _opacity(self, value: float) -> float:
         finite = [abs(other) for other in self.values or () if math.isfinite(other)]
         largest = max(finite, default=0)
-        return STRONGEST * abs(value) / largest if largest and math.isfinite(value) else 0
+        return STRONGEST * abs(value) / largest if largest and math.isfinite(value) else 0.0
 
 
 def coloured_tokens(tokens: Sequence[str], values: Sequence[float] | None = None) -> ColouredTokens:

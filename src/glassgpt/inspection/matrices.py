@@ -24,6 +24,7 @@ DIVERGING = LinearSegmentedColormap.from_list(
 """Orange below 0, the page itself at 0, blue above."""
 CELL_INCHES = 0.52
 """Of a cell with a value in it."""
+SMALLEST_POINTS = 5.0
 
 
 def plot_matrix(
@@ -39,7 +40,8 @@ def plot_matrix(
 
     Non-negative numbers run from the page's ground to blue, signed ones from orange over nothing to blue,
     0 always being nothing. What is not finite (a masked score) stays empty. Labels are thinned where
-    they would touch. Raises DataError for another shape, or a wrong number of labels.
+    they would touch. Raises DataError for another shape, a wrong number of labels, or cells too small to
+    write into.
     """
     values = as_array(matrix, (2,), "The matrix")
     n_rows, n_columns = values.shape
@@ -133,14 +135,19 @@ def _write_values(ax: Axes, values: np.ndarray, colours: np.ndarray, cell_inches
     whole = bool((finite == np.round(finite)).all())
     digits = 0 if whole else 2 if np.abs(finite).max(initial=0) < 100 else 1
     longest = max((len(f"{value:.{digits}f}") for value in finite), default=1)
-    size = min(9.0, cell_inches * 72 * 0.92 / (longest * 0.62))
+    size = min(9.0, cell_inches * 72 * 0.88 / (longest * 0.64))  # points; 0.64 of it is a digit's width
+    if size < SMALLEST_POINTS:
+        raise DataError(
+            f"The values of a matrix of {values.shape[0]} × {values.shape[1]} cannot be read in its cells. "
+            f"Pass show_values=False, or a part of it."
+        )
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             continue
         colour = INK
         if np.isfinite(value):
             ground = tuple(colours[row, column, :3])
-            colour = max(("#111111", "#ffffff"), key=lambda ink: contrast(rgb(ink), ground))
+            colour = max(("#000000", "#ffffff"), key=lambda ink: contrast(rgb(ink), ground))
         text = f"{value:.{digits}f}" if np.isfinite(value) else "−∞" if value < 0 else "∞"
         ax.text(column, row, text.replace("-", "−"), ha="center", va="center", fontsize=size, color=colour)
 

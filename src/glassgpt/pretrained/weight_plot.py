@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from glassgpt.errors import CheckpointError
 from glassgpt.pretrained.summary import SHARES, TensorSummary
 from glassgpt.storage import explained
+from glassgpt.style import BLUE, settings
 
 KINDS = {  # the end of our name: its title
     "attention_norm.weight": "norm before attention",
@@ -20,7 +22,6 @@ KINDS = {  # the end of our name: its title
     "feedforward.up_proj.weight": "MLP up",
     "feedforward.down_proj.weight": "MLP down",
 }
-BLUE = "#2a6f97"
 
 
 def plot_weights(tensors: Sequence[TensorSummary], path: Path, title: str) -> None:
@@ -29,7 +30,15 @@ def plot_weights(tensors: Sequence[TensorSummary], path: Path, title: str) -> No
     The line is the median, the dark band half of the numbers, the light band 98 of 100. Raises
     CheckpointError when the picture cannot be written.
     """
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    with matplotlib.rc_context(settings()), explained(CheckpointError, path):
+        try:
+            _figure(tensors, title).savefig(path, dpi=150)
+        except ValueError as fault:  # an ending that matplotlib does not know
+            raise CheckpointError(f"Cannot draw {path}: {fault}. End it in .png, .svg or .pdf.") from fault
+
+
+def _figure(tensors: Sequence[TensorSummary], title: str) -> Figure:
+    figure = Figure(figsize=(10, 6))
     axes = figure.subplots(2, 3, sharex=True)
     for (ending, kind), drawing in zip(KINDS.items(), axes.flat, strict=True):
         _draw(drawing, [tensor for tensor in tensors if (tensor.fills or "").endswith(f".{ending}")], kind)
@@ -37,11 +46,7 @@ def plot_weights(tensors: Sequence[TensorSummary], path: Path, title: str) -> No
         drawing.set_xlabel("layer")
         drawing.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{title}: median, half and 98 of 100 of the weights")
-    with explained(CheckpointError, path):
-        try:
-            figure.savefig(path, dpi=150)
-        except ValueError as fault:  # an ending that matplotlib does not know
-            raise CheckpointError(f"Cannot draw {path}: {fault}. End it in .png, .svg or .pdf.") from fault
+    return figure
 
 
 def _draw(axes: Axes, rows: Sequence[TensorSummary], title: str) -> None:
@@ -51,5 +56,4 @@ def _draw(axes: Axes, rows: Sequence[TensorSummary], title: str) -> None:
     axes.fill_between(layers, lowest, highest, color=BLUE, alpha=0.2, linewidth=0)
     axes.fill_between(layers, low, high, color=BLUE, alpha=0.45, linewidth=0)
     axes.plot(layers, median, color=BLUE, linewidth=1.5, marker="." if len(rows) == 1 else None)
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title)
