@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from glassgpt.data.locking import exclusive
 from glassgpt.errors import CheckpointError, ConfigError, TokenizerError
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
@@ -193,6 +194,20 @@ def test_when_no_checkpoint_is_whole_the_error_names_each(tiny_config, silent):
         CheckpointError, match=r"(?s)step_000009: optimizer.*step_000007: state.json is missing"
     ):
         train(tiny_config(steps=9), resume=True, say=silent)
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny_config, silent):
+    run = train(tiny_config(steps=2), say=silent).run
+    before = (run / "metrics.jsonl").read_bytes()
+    with (
+        exclusive(run / "train.lock", pytest.fail),
+        pytest.raises(ConfigError, match=r"Another process is training in .*--out"),
+    ):
+        train(tiny_config(steps=4), resume=True, say=silent)
+
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert train(tiny_config(steps=4), resume=True, say=silent).step == 4
+    assert not (run / "train.lock").exists()
 
 
 def test_a_run_folder_is_not_taken_twice(tiny_config, silent):

@@ -9,14 +9,18 @@ runs/first/
     checkpoints/     step_000500/: a model folder plus what going on needs
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from glassgpt.data import TokenShards, make_tokenizer, prepare, read_corpus
+from glassgpt.data.locking import exclusive
 from glassgpt.data.shards import DATASET_FILE
-from glassgpt.errors import ConfigError, TokenizerError
+from glassgpt.errors import CheckpointError, ConfigError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
+from glassgpt.storage import explained
 from glassgpt.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import (
     checkpoints_of,
@@ -38,6 +42,26 @@ _FIXED = [
     "seed",
 ]
 """What cannot change when a run goes on: the weights, the batches or the meaning of the losses hang on it."""
+
+
+@contextlib.contextmanager
+def only_trainer(folder: Path) -> Iterator[None]:
+    """Hold the run folder for this process alone, and make it if need be.
+
+    Raises ConfigError while another process trains in it, CheckpointError when it cannot be written.
+    """
+
+    def refuse() -> None:
+        raise ConfigError(
+            f"Another process is training in {folder}. Wait until it ends, or give this run another folder "
+            f"with --out."
+        )
+
+    with contextlib.ExitStack() as stack:
+        with explained(CheckpointError, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(folder / "train.lock", refuse))
+        yield
 
 
 def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None:

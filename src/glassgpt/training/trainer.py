@@ -30,7 +30,7 @@ from glassgpt.training.optimizer import clip_gradients, make_optimizer, set_lear
 from glassgpt.training.plot import LOSS_PLOT, draw_loss
 from glassgpt.training.precision import Execution, choose_execution, keep_freed_memory
 from glassgpt.training.progress import Progress, Say
-from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, open_data
+from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, only_trainer, open_data
 from glassgpt.training.samples import sample_prompt, write_sample
 from glassgpt.training.schedule import learning_rate, share_of_highest
 
@@ -67,10 +67,13 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -
     execution = choose_execution(config)
     if execution.device.type == "cpu":
         keep_freed_memory()
-    checkpoint = claim_run_folder(config, resume, say)
-    shards = open_data(config, resume, say)
     try:
-        with torch.random.fork_rng(_cuda_devices(execution)):  # the caller's random numbers stay the caller's
+        with (
+            only_trainer(config.out),
+            torch.random.fork_rng(_cuda_devices(execution)),  # the caller's random numbers stay the caller's
+        ):
+            checkpoint = claim_run_folder(config, resume, say)
+            shards = open_data(config, resume, say)
             return _Training(config, execution, shards, checkpoint, say).run()
     except torch.OutOfMemoryError as fault:
         raise ConfigError(
