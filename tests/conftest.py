@@ -9,6 +9,7 @@ import pytest
 # Shapes in signatures are checked at every call while tests run: wherever signatures have shapes, and
 # before those modules are first imported.
 WITH_SHAPES = ["data.batches", "model", "generation", "inspection.tracing", "by_hand"]
+WITH_SHAPES += ["embeddings.pairs", "embeddings.skip_gram"]
 WITH_SHAPES += [f"training.{name}" for name in ("evaluation", "loss", "muon", "optimizer", "trainer")]
 jaxtyping.install_import_hook([f"glassgpt.{name}" for name in WITH_SHAPES], "beartype.beartype")
 

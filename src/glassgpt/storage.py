@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from glassgpt.errors import GlassGPTError
 
@@ -39,14 +40,24 @@ def write_atomically(path: Path, content: str | bytes, error: type[GlassGPTError
 
     Raises `error` when the disk is full or the folder cannot be written.
     """
+    with staged_file(path, error) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def staged_file(path: Path, error: type[GlassGPTError]) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path`; when the block ends well, it takes `path`'s place.
+
+    When the block raises, the temporary file is removed and `path` is untouched. Raises `error` when the
+    disk is full or the folder cannot be written.
+    """
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     with explained(error, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private; a result is not
