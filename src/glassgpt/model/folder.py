@@ -97,6 +97,14 @@ def read_model_files(
     config, fingerprint = read_description(folder / CONFIG)
     model = GPT.uninitialised(config, device, dtype or _dtype_of(folder / WEIGHTS))
     load_weights(model, folder / WEIGHTS)
+    return model.eval(), read_tokenizer(folder, config, fingerprint)
+
+
+def read_tokenizer(folder: Path, config: ModelConfig, fingerprint: str | None) -> Tokenizer | None:
+    """The tokenizer in a model folder whose `config.json` says `config` and `fingerprint`; None without one.
+
+    Raises CheckpointError when it cannot be read or is not the one that belongs to the model.
+    """
     with _as_checkpoint_error():
         tokenizer = load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).exists() else None
     if tokenizer is not None and fingerprint is None and tokenizer.vocab_size > config.vocab_size:
@@ -109,7 +117,7 @@ def read_model_files(
             f"{folder / TOKENIZER} is not the tokenizer that the model was saved with: its fingerprint is "
             f"{tokenizer.fingerprint[:12]}, expected {str(fingerprint)[:12]}. Put the original file back."
         )
-    return model.eval(), tokenizer
+    return tokenizer
 
 
 @torch.no_grad()

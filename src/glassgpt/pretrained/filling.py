@@ -4,31 +4,42 @@ Every tensor is used exactly once; what is left over, missing or of another shap
 dropped in silence.
 """
 
+import os
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from glassgpt.errors import CheckpointError
+from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.model.gpt import GPT
 from glassgpt.pretrained.name_map import Place
 from glassgpt.pretrained.stored import StoredModel
 
-HEAD = "head.weight"
+HEAD, EMBEDDING = "head.weight", "token_embedding.weight"
+
+MAPPED = os.name != "nt"
+"""Windows lets nobody replace or remove a file that is mapped, so there every tensor is copied."""
 
 
-@torch.no_grad()
-def fill(model: GPT, stored: StoredModel) -> None:
-    """Copy each tensor of `stored` to its place in `model`, casting to the model's dtype.
+def build(stored: StoredModel, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> GPT:
+    """The model that `stored` describes, with its weights; `dtype` None keeps their own.
 
-    A tied head may be in the file, as the copy of the embedding that it is, or not be there. Raises
-    CheckpointError, leaving `model` as it was, unless every tensor has a place and every place a tensor.
+    A tensor that needs no other device or dtype is not copied: the weight is the file, mapped privately, and
+    a matrix stored as (in, out) stays so, seen transposed. What is written into a weight stays in memory. A
+    tied head may be in the file, as the copy of the embedding that it is, or not be there.
+
+    Raises CheckpointError unless every tensor has a place and every place a tensor.
     """
-    ours, weights = model.state_dict(), stored.weights
+    weights, dtype = stored.weights, dtype or stored.dtype
+    try:
+        model = GPT.uninitialised(stored.config, "meta")
+    except ConfigError as fault:
+        raise CheckpointError(f"{weights.path} describes no model: {fault}") from fault
+    ours, tied = model.state_dict(), stored.config.tied_embeddings
     places = {
         theirs: place
         for theirs, place in stored.places.items()
-        if theirs in weights.shapes or not (place.ours == HEAD and model.config.tied_embeddings)
+        if theirs in weights.shapes or not (place.ours == HEAD and tied)
     }
     problems = fit_problems(ours, stored, places)
     if problems:
@@ -38,7 +49,19 @@ def fill(model: GPT, stored: StoredModel) -> None:
             + "\nPut the configuration that belongs to these weights beside them, or copy them again."
         )
     for theirs, place in places.items():
-        ours[place.ours].copy_(place.layout.to_ours(weights.read(theirs)))
+        ours[place.ours] = _taken(place.layout.to_ours(weights.read(theirs)), torch.device(device), dtype)
+    if tied:
+        ours[HEAD] = ours[EMBEDDING]
+    model.load_state_dict(ours, assign=True)
+    model.tie_head()
+    return model
+
+
+def _taken(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`tensor` itself where it can be the weight, else a copy in PyTorch's own layout."""
+    if MAPPED and tensor.device == device and tensor.dtype == dtype:
+        return tensor
+    return torch.empty(tensor.shape, device=device, dtype=dtype).copy_(tensor)
 
 
 def fit_problems(ours: Mapping[str, Tensor], stored: StoredModel, places: Mapping[str, Place]) -> list[str]:

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import torch
 
-from glassgpt.errors import CheckpointError, ConfigError
-from glassgpt.model.folder import CONFIG, TOKENIZER, WEIGHTS, check_whole, load_model, read_description
+from glassgpt.errors import CheckpointError
+from glassgpt.model.folder import CONFIG, WEIGHTS, check_whole, read_description, read_tokenizer
 from glassgpt.model.gpt import GPT
-from glassgpt.pretrained.filling import fill
+from glassgpt.pretrained.filling import build
 from glassgpt.pretrained.gpt2 import HPARAMS, open_openai
 from glassgpt.pretrained.huggingface import open_huggingface
 from glassgpt.pretrained.name_map import own_places
 from glassgpt.pretrained.pt_file import SUFFIXES, open_pt
 from glassgpt.pretrained.stored import SafetensorsWeights, StoredModel, read_json
 from glassgpt.storage import MANIFEST, cache_folder, recover_folder
-from glassgpt.tokenizers import Tokenizer, load_tokenizer
+from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.checkpoint import model_folder_of
 
 NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
@@ -35,19 +35,14 @@ def load_pretrained(
 
     `source` is gpt2, gpt2-medium, gpt2-large or gpt2-xl (in the cache), a model folder or run folder of
     ours, a folder in Hugging Face's format, an OpenAI checkpoint folder, or a `.pt` file. `dtype` None keeps
-    the weights' own. At most the model and one tensor are in memory. Chapter 09.
+    the weights' own. At most the model and one tensor are in memory. On the CPU, weights that need no
+    conversion are not copied but mapped, except those of a `.pt` file: as with every mapped file, nobody
+    should write into it meanwhile (replacing it, as this library saves, is fine). Chapter 09.
 
     Raises CheckpointError when there is no model, or it is damaged, or not one that our GPT can be.
     """
-    path = locate(source)
-    if _format_of(path) == "glassgpt":
-        return load_model(path, device, dtype)
-    stored = _OPENERS[_format_of(path)](path)
-    try:
-        model = GPT.uninitialised(stored.config, device, dtype or stored.dtype)
-    except ConfigError as fault:
-        raise CheckpointError(f"{path} describes no model: {fault}") from fault
-    fill(model, stored)
+    stored = open_model(source)
+    model = build(stored, device, dtype)
     return model.eval(), stored.read_tokenizer() if with_tokenizer else None
 
 
@@ -88,13 +83,13 @@ def locate(source: str | Path) -> Path:
 def open_own(folder: Path) -> StoredModel:
     """Open a model folder of ours. Raises CheckpointError when it is not whole."""
     check_whole(folder)
-    config, _ = read_description(folder / CONFIG)
+    config, fingerprint = read_description(folder / CONFIG)
     return StoredModel(
         format="glassgpt",
         config=config,
         weights=SafetensorsWeights(folder / WEIGHTS, [folder / WEIGHTS]),
         places=own_places(config),
-        read_tokenizer=lambda: load_tokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None,
+        read_tokenizer=lambda: read_tokenizer(folder, config, fingerprint),
     )
 
 

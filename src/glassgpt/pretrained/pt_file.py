@@ -35,7 +35,7 @@ HEAD, EMBEDDING = "head.weight", "token_embedding.weight"
 
 def write_pt(model: GPT, tokenizer: Tokenizer | None, path: Path) -> None:
     """Write `model` and its tokenizer as the file `path`, which `open_pt` reads."""
-    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tied_embeddings:
         del weights[HEAD]  # the same numbers as the embedding's
     content = {

@@ -98,7 +98,11 @@ class SafetensorsWeights:
 
 
 class StateDictWeights:
-    """The tensors of a state dict that PyTorch wrote; those of `load_pickle` are memory-mapped."""
+    """The tensors of a state dict that PyTorch wrote; those of `load_pickle` are memory-mapped.
+
+    What is read is a copy: who loads a `.pt` file may well save to the same file again, and `torch.save`
+    cuts it to nothing first, under the feet of whoever has it mapped.
+    """
 
     def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         self.path = path
@@ -107,7 +111,7 @@ class StateDictWeights:
         self._tensors = tensors
 
     def read(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._tensors[name].clone()
 
 
 def weights_differ(weights: Weights, one: str, other: str) -> bool:
