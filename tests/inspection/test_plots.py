@@ -183,6 +183,13 @@ def test_the_likeliest_tokens_stand_on_top_with_their_probabilities():
     assert ax.yaxis_inverted()
 
 
+def test_the_tiny_probabilities_of_an_untrained_model_can_be_told_apart():
+    ax = plot_next_tokens(np.array([0.00008, 0.000075, 0.00006]), ["a", "b", "c"])
+
+    assert [text.get_text().strip() for text in ax.texts] == ["0.0080%", "0.0075%", "0.0060%"]
+    assert len(set(tick_labels(ax.xaxis))) == len(tick_labels(ax.xaxis)) > 2
+
+
 def test_next_tokens_are_named_by_a_tokenizer():
     tokenizer = CharTokenizer.train(["cab"])
     probabilities = np.zeros(tokenizer.vocab_size)

@@ -1,5 +1,6 @@
 """The style, and the plots that are neither matrices nor maps of points."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from glassgpt.errors import DataError
 from glassgpt.inspection.arrays import as_array
@@ -61,12 +62,15 @@ def plot_next_tokens(
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 0.27 * len(likeliest) + 0.7))
     bars = ax.barh(range(len(likeliest)), values[likeliest], color=BLUE, height=0.7)
-    ax.bar_label(bars, [f" {value:.1%}" for value in values[likeliest]], fontsize=8.5)
+    largest = max(float(values.max()), 1e-9)
+    n_decimals = max(1, 1 + math.ceil(-math.log10(100 * largest)))  # an untrained model's are all tiny
+    ax.bar_label(bars, [f" {value:.{n_decimals}%}" for value in values[likeliest]], fontsize=8.5)
     ax.set_yticks(range(len(likeliest)), as_labels(_names(tokenizer_or_labels, likeliest.tolist())))
     literally(ax.get_yticklabels())
     ax.invert_yaxis()
-    ax.set_xlim(0, max(float(values[likeliest].max()) * 1.15, 1e-9))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0%}" if values.max() > 0.1 else "{x:.1%}"))
+    ax.set_xlim(0, largest * 1.2)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(StrMethodFormatter(f"{{x:.{n_decimals if largest <= 0.1 else 0}%}}"))
     ax.set_xlabel("probability")
     ax.tick_params(axis="y", length=0)
     return ax
