@@ -20,6 +20,8 @@ BLUE, ORANGE, TEAL, PLUM, LILAC, OLIVE = PALETTE = (
 """In the order of use; they stay apart for eyes without red or green cones too."""
 SHEET = "#f1f3f6"
 """What lies under coloured cells with values written into them, on whatever page."""
+ON_SHEET = "#000000"
+"""Those values; on every mixture of the sheet with a colour above, black is read better than white."""
 
 SETTINGS: dict[str, Any] = {
     "figure.figsize": (7, 3.5),

@@ -209,10 +209,28 @@ def test_labels_on_a_map_cover_neither_each_other_nor_a_point(seed):
 
     assert_apart([text for text in ax.texts if text.get_text()])
     dots = ax.transData.transform(points)
+    inside = ax.get_window_extent().padded(1)
     for box in boxes([text for text in ax.texts if text.get_text()]):
         assert not any(box.contains(*dot) for dot in dots)
-        assert ax.get_window_extent().padded(1).contains(*box.min)
+        assert inside.contains(*box.min)
+        assert inside.contains(*box.max)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fish", "fowl", "stone"]
+
+
+def test_a_dollar_sign_in_a_token_is_one():
+    tokens = ["$x_1$", "$y_2$"]
+    axes = [
+        plot_matrix(np.eye(2), row_labels=tokens, column_labels=tokens),
+        plot_attention(np.eye(2), tokens).axes[0],
+        plot_next_tokens([0.5, 0.5], tokens),
+        plot_points(np.eye(2), tokens),
+    ]
+
+    for ax in axes:
+        labels = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
+        named = [label for label in labels if label.get_text() in tokens]
+        assert len(named) >= 2
+        assert not any(label.get_parse_math() for label in named)
 
 
 @pytest.mark.parametrize(

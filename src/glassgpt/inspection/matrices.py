@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from glassgpt.errors import DataError
 from glassgpt.inspection.arrays import as_array, laid_out
 from glassgpt.inspection.labels import as_labels, drawable, label_axis
-from glassgpt.style import BLUE, INK, ORANGE, SHEET, contrast, rgb
+from glassgpt.style import BLUE, INK, ON_SHEET, ORANGE, SHEET, rgb
 
 SEQUENTIAL = LinearSegmentedColormap.from_list("glassgpt", [to_rgba(BLUE, 0), to_rgba(BLUE)])
 """0 is the page itself, 1 is blue: what is not there is not drawn, on any ground."""
@@ -54,11 +54,11 @@ def plot_matrix(
         height, width = min(height, 6), min(width, width * 6 / height)
         _, ax = plt.subplots(figsize=(max(width, 1.2) + 1.1, max(height, 0.6) + 0.9))
 
-    colours = _cells(ax, values, _limit(values), on_sheet=show_values)
+    _cells(ax, values, _limit(values), on_sheet=show_values)
     width, height = _drawn_inches(ax, n_columns / n_rows)
     _label(ax, row_labels, column_labels, width, height)
     if show_values:
-        _write_values(ax, values, colours, min(width / n_columns, height / n_rows))
+        _write_values(ax, values, min(width / n_columns, height / n_rows))
     if title:
         ax.set_title(title)
     return ax
@@ -113,8 +113,8 @@ def _limit(values: np.ndarray) -> tuple[float, float]:
     return (-largest if (finite < 0).any() else 0.0), largest
 
 
-def _cells(ax: Axes, values: np.ndarray, limit: tuple[float, float], *, on_sheet: bool) -> np.ndarray:
-    """Draw the cells; return their colours (rows, columns, 4), 0 opaque where a value is not finite."""
+def _cells(ax: Axes, values: np.ndarray, limit: tuple[float, float], *, on_sheet: bool) -> None:
+    """Draw the cells; what is not finite stays empty."""
     lowest, highest = limit
     share = (np.where(np.isfinite(values), values, lowest) - lowest) / (highest - lowest)
     colours = (DIVERGING if lowest < 0 else SEQUENTIAL)(share)
@@ -126,11 +126,10 @@ def _cells(ax: Axes, values: np.ndarray, limit: tuple[float, float], *, on_sheet
     ax.imshow(colours, interpolation="nearest", aspect="equal")
     ax.spines[:].set_visible(True)
     ax.spines[:].set_linewidth(0.5)
-    return colours
 
 
-def _write_values(ax: Axes, values: np.ndarray, colours: np.ndarray, cell_inches: float) -> None:
-    """Write each value into its cell, black or white, whichever its colour bears better."""
+def _write_values(ax: Axes, values: np.ndarray, cell_inches: float) -> None:
+    """Write each value into its cell, or ∞ and −∞ where there is none."""
     finite = values[np.isfinite(values)]
     whole = bool((finite == np.round(finite)).all())
     digits = 0 if whole else 2 if np.abs(finite).max(initial=0) < 100 else 1
@@ -144,10 +143,7 @@ def _write_values(ax: Axes, values: np.ndarray, colours: np.ndarray, cell_inches
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             continue
-        colour = INK
-        if np.isfinite(value):
-            ground = tuple(colours[row, column, :3])
-            colour = max(("#000000", "#ffffff"), key=lambda ink: contrast(rgb(ink), ground))
+        colour = ON_SHEET if np.isfinite(value) else INK
         text = f"{value:.{digits}f}" if np.isfinite(value) else "−∞" if value < 0 else "∞"
         ax.text(column, row, text.replace("-", "−"), ha="center", va="center", fontsize=size, color=colour)
 
