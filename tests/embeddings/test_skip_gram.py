@@ -65,8 +65,6 @@ def test_a_step_with_one_pair_equals_the_step_by_hand(model, batch):
     for row in range(N):
         v, u = model.word_vectors.tolist(), model.context_vectors.tolist()
         hits = counted(contexts, noise, row)
-        if len(set(hits)) < len(hits):
-            continue  # by hand the second would see what the first did; in a batch both see the same
         by_hand.step(v, u, int(words[row]), int(contexts[row]), hits, lr=0.3)
 
         model.step(words[row : row + 1], contexts[row : row + 1], noise[row : row + 1], lr=0.3)
