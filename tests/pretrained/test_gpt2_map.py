@@ -8,6 +8,9 @@ import torch
 import transformers
 
 from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
+from glassgpt.by_hand.sorted_table_writer import BLOCK_BYTES
+from glassgpt.by_hand.sorted_table_writer import table as sorted_table
+from glassgpt.by_hand.tf_checkpoint_writer import bundle_entry
 from glassgpt.errors import CheckpointError
 from glassgpt.model.config import ModelConfig, gpt2
 from glassgpt.model.gpt import GPT
@@ -112,6 +115,7 @@ def test_a_layout_and_its_inverse_are_the_identity_without_a_copy(table):
         theirs = place.layout.to_theirs(tensor)
         assert place.layout.to_ours(theirs).equal(tensor)
         assert theirs.data_ptr() == tensor.data_ptr()
+        assert place.layout.to_ours(theirs).data_ptr() == tensor.data_ptr()
 
 
 def test_the_biases_of_queries_keys_and_values_are_in_both_tables():
@@ -133,10 +137,24 @@ def test_the_vocabulary_beside_the_checkpoint_is_its_tokenizer(tmp_path, cache):
     assert tokenizer.fingerprint == BPETokenizer.gpt2().fingerprint
 
 
-def test_a_checkpoint_without_a_vocabulary_has_no_tokenizer(tmp_path):
+@pytest.mark.parametrize("there", [[], ["encoder.json"], ["vocab.bpe"]])
+def test_a_checkpoint_without_a_whole_vocabulary_has_no_tokenizer(there, tmp_path):
     write_gpt2_checkpoint(tmp_path, SMALL)
+    for name in there:
+        (tmp_path / name).write_text("{}")
 
     assert load_pretrained(tmp_path)[1] is None
+
+
+def test_a_tensor_that_no_model_has_is_refused(tmp_path):
+    write_gpt2_checkpoint(tmp_path, SMALL)
+    entry = bundle_entry("float32", (), 0, 0, bytes(4)).replace(b"\x08\x01", b"\x08\x07", 1)  # a string
+    header = bytes.fromhex("08011a020801")
+    index = sorted_table([(b"", header), (b"model/wte", entry)], BLOCK_BYTES)
+    (tmp_path / "model.ckpt.index").write_bytes(index)
+
+    with pytest.raises(CheckpointError, match=r"model/wte in .* holds string values, which no model of ours"):
+        GPT.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

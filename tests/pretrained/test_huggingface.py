@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from glassgpt.errors import CheckpointError, ConfigError
@@ -336,7 +337,7 @@ def test_a_config_without_weights_says_which_files_they_are(folder):
         GPT.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("damage", ["missing file", "missing tensor", "outside", "no map"])
+@pytest.mark.parametrize("damage", ["missing file", "missing tensor", "outside", "no map", "a number"])
 def test_an_index_of_shards_must_agree_with_them(tmp_path, damage):
     peer().save_pretrained(tmp_path / "theirs", max_shard_size="30KB")
     index = tmp_path / "theirs" / "model.safetensors.index.json"
@@ -353,9 +354,14 @@ def test_an_index_of_shards_must_agree_with_them(tmp_path, damage):
         }
     if damage == "no map":
         del content["weight_map"]
+    elif damage == "a number":
+        content["weight_map"]["transformer.wte.weight"] = 3
     index.write_text(json.dumps(content))
-    reason = {"missing file": "cannot be read", "missing tensor": r"disagree on transformer\.h\.99",
-              "outside": "outside its folder", "no map": "no weight_map"}[damage]  # fmt: skip
+    reason = {
+        "missing file": "cannot be read",
+        "missing tensor": r"disagree on transformer\.h\.99",
+        "outside": "outside its folder",
+    }.get(damage, "no weight_map")
 
     with pytest.raises(CheckpointError, match=reason):
         GPT.from_pretrained(tmp_path / "theirs")
@@ -529,9 +535,35 @@ def test_a_model_that_their_gpt2_cannot_be_is_refused_naming_the_fields(choices,
 
 
 def test_shares_of_dropout_that_differ_are_no_single_number():
-    theirs = {**config_to(tiny_config()), "attn_pdrop": 0.3, "resid_pdrop": 0.2}
+    theirs = {**config_to(tiny_config()), "embd_pdrop": 0.3, "attn_pdrop": 0.3, "resid_pdrop": 0.2}
 
     assert config_from(theirs, "config.json").dropout == 0.0
+
+
+def test_a_config_silent_on_dropout_means_what_transformers_takes_it_to_mean():
+    theirs = config_to(tiny_config())
+    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        del theirs[name]
+
+    assert config_from(theirs, "config.json").dropout == transformers.GPT2Config().attn_pdrop == 0.1
+
+
+def test_what_is_exported_says_what_other_readers_ask(tmp_path):
+    """Readers other than transformers take the class, the dtype and the end of a text from here."""
+    tokenizer = BPETokenizer.train(["the quick brown fox"], vocab_size=260)
+    model = tiny_model(tiny_config(vocab_size=tokenizer.vocab_size)).to(torch.bfloat16)
+
+    folder = exported(model, tokenizer, tmp_path / "out")
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["GPT2LMHeadModel"]
+    assert config["torch_dtype"] == "bfloat16"
+    assert config["bos_token_id"] == config["eos_token_id"] == tokenizer.end_of_text_id
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "GPT2Tokenizer"
+    assert settings["model_max_length"] == model.config.context_length
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}, "transformers refuses files that do not say it"
 
 
 def test_a_tokenizer_of_characters_has_no_counterpart(tmp_path):
