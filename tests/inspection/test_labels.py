@@ -21,8 +21,10 @@ from glassgpt.inspection.labels import as_labels
         ("a\u200bb", "a⟨200B⟩b"),
         ("e\u0301", "e⟨301⟩"),
         ("é日", "é日"),
-        ("extraordinary", "extraordina…"),
-        ("twelve chars", "twelve·chars"),
+        ("extraordinariness", "extraordinarine…"),
+        ("layer 1, head 12", "layer 1, head 12"),
+        ("  two  ends ", "··two  ends·"),
+        ("   ", "···"),
     ],
 )
 def test_nothing_in_a_token_is_invisible(token, shown):

@@ -10,17 +10,21 @@ if TYPE_CHECKING:  # coloured text needs no matplotlib
     from matplotlib.text import Text
 
 MARKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
-LONGEST = 12
+LONGEST = 16
 """Characters of a label; a longer one ends in "…"."""
 POINTS_PER_INCH = 72
 
 
 def visible(token: str, longest: int | None = LONGEST) -> str:
-    """`token` with spaces, line ends and other invisible characters replaced by marks.
+    """`token` with the spaces at its ends, line ends and other invisible characters replaced by marks.
 
-    " the" → "·the", a line end → "↵", U+200B → "⟨200B⟩", the empty token → "∅".
+    " the" → "·the", a line end → "↵", U+200B → "⟨200B⟩", the empty token → "∅"; "head 0" stays as it is.
     """
-    shown = "".join(MARKS.get(character) or _printable(character) for character in token)
+    begin, end = len(token) - len(token.lstrip(" ")), len(token.rstrip(" "))
+    shown = "".join(
+        character if character == " " and begin < i < end else MARKS.get(character) or _printable(character)
+        for i, character in enumerate(token)
+    )
     if longest is not None and len(shown) > longest:
         shown = shown[: longest - 1] + "…"
     return shown or "∅"
