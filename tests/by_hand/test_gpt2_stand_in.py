@@ -16,6 +16,7 @@ from glassgpt.by_hand.gpt2_stand_in import (
 from glassgpt.model import config
 from glassgpt.pretrained import gpt2_files
 from glassgpt.pretrained.loading import load_pretrained
+from glassgpt.tokenizers.printable import GPT2_BYTE_ORDER
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,7 @@ def test_the_stand_in_has_the_seven_files_and_loads_with_its_tokenizer(tmp_path,
     model, tokenizer = load_pretrained(folder)
     assert model.config == config.gpt2("355M")
     assert tokenizer.vocab_size == 50_257
+    assert tokenizer.byte_order == GPT2_BYTE_ORDER
     assert tokenizer.decode(tokenizer.encode("Naïve — 你好\n")) == "Naïve — 你好\n"
     assert not empty_cache.exists()
 
