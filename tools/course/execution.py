@@ -47,9 +47,10 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, limit_seconds: float)
         number = numbers[cell_index]
         took[number] = took.get(number, 0.0) + time.monotonic() - began[cell_index]
 
+    start = time.monotonic()
     client = NotebookClient(
         laid_out,
-        timeout=limit_seconds,
+        timeout_func=lambda cell: max(1, round(start + limit_seconds - time.monotonic())),  # what is left
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
@@ -57,7 +58,6 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, limit_seconds: float)
         on_cell_execute=begin,
         on_cell_executed=end,
     )
-    start = time.monotonic()
     problems = []
     try:
         client.execute(env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONHASHSEED": "0"})
@@ -65,7 +65,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, limit_seconds: float)
         number = numbers[max(began)]
         problems.append(Problem(number, f"fails: {error.ename}: {error.evalue}\n{_last_lines(error)}"))
     except CellTimeoutError:
-        problems.append(Problem(numbers[max(began)], f"takes more than {limit_seconds:.0f} seconds"))
+        problems.append(Problem(numbers[max(began)], f"is where {limit_seconds:.0f} seconds are over"))
     except DeadKernelError:
         problems.append(Problem(numbers[max(began)] if began else None, "kills the kernel: memory?"))
     return Run(laid_out, time.monotonic() - start, took, problems)
