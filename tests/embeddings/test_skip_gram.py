@@ -46,6 +46,14 @@ def counted(contexts, noise, row):
     return [k for k in noise[row].tolist() if k != contexts[row]]
 
 
+def test_training_starts_from_small_vectors_on_all_sides_and_from_scores_of_zero():
+    model = SkipGram({f"w{i}": 1 for i in range(97)}, SkipGramConfig(d_vector=D))
+
+    assert -1 / D <= model.word_vectors.min() < -0.9 / D
+    assert 0.9 / D < model.word_vectors.max() <= 1 / D
+    assert (model.context_vectors == 0).all()
+
+
 def test_losses_equal_the_loop_by_hand(model, batch):
     words, contexts, noise = batch
     v, u = model.word_vectors.tolist(), model.context_vectors.tolist()
