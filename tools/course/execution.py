@@ -52,6 +52,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, limit_seconds: float)
         laid_out,
         timeout_func=lambda cell: max(1, round(start + limit_seconds - time.monotonic())),  # what is left
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of listening on this machine
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
         record_timing=False,
