@@ -123,6 +123,7 @@ def test_a_file_with_more_words_than_it_announces_is_refused(tmp_path, random_ve
         b"1 3\nof 1 two 3\n",
         b"1 3\n 1 2 3\n",
         b"1 3\nof 1 2 nan\n",
+        b"2 3\nof 1.00000000\nand 1 2 3\n",
         b"999999999999 300\nof 1 2 3\n",
         b"99999999999999999999999999 3\nof 1 2 3\n",
         b"of 0.1 0.2 0.3\nand 0.3 0.2 0.1\n",
@@ -135,6 +136,13 @@ def test_what_is_no_word2vec_file_is_refused(tmp_path, content):
 
     with pytest.raises(DataError, match=r"v\.txt|'of' holds nan"):
         load_word2vec(tmp_path / "v.txt")
+
+
+def test_a_word_without_an_end_is_not_searched_to_the_end_of_the_file(tmp_path):
+    (tmp_path / "v.bin").write_bytes(b"1 300\n" + b"x" * 9000)
+
+    with pytest.raises(DataError, match="no space within 4,096 bytes"):
+        load_word2vec(tmp_path / "v.bin")
 
 
 def test_a_missing_file_and_a_limit_of_none_are_refused(tmp_path, random_vectors):
@@ -221,4 +229,5 @@ def test_the_same_vectors_make_the_same_packed_file(tmp_path, random_vectors):
     write_word2vec(random_vectors, tmp_path / "b.bin.gz")
 
     assert (tmp_path / "a.bin.gz").read_bytes() == (tmp_path / "b.bin.gz").read_bytes()
+    assert (tmp_path / "a.bin.gz").read_bytes()[4:8] == bytes(4)  # no time
     assert gzip.decompress((tmp_path / "a.bin.gz").read_bytes()).startswith(b"53 7\nw0 ")
