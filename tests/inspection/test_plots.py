@@ -217,6 +217,17 @@ def test_labels_on_a_map_cover_neither_each_other_nor_a_point(seed):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fish", "fowl", "stone"]
 
 
+def test_a_label_at_the_edge_stays_inside():
+    _, ax = plt.subplots(figsize=(4, 3))
+
+    plot_points([[0, 0], [1, 0.5], [0, 1]], ["leftmost, below", "rightmost label", "leftmost, above"], ax=ax)
+
+    inside = ax.get_window_extent()
+    for box in boxes(ax.texts):
+        assert inside.contains(*box.min)
+        assert inside.contains(*box.max)
+
+
 def test_a_dollar_sign_in_a_token_is_one():
     tokens = ["$x_1$", "$y_2$"]
     axes = [
