@@ -257,6 +257,17 @@ def test_the_learning_rate_falls_linearly_from_lr_to_min_lr(monkeypatch):
     assert (steps < 0).all()
 
 
+def test_training_takes_one_thread_and_gives_the_others_back():
+    torch.set_num_threads(2)
+    seen = []
+    config = SkipGramConfig(d_vector=3, min_count=1, n_epochs=1)
+
+    train_skip_gram(two_topics(2), config, on_epoch=lambda *_: seen.append(torch.get_num_threads()))
+
+    assert seen == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
 def test_the_vectors_are_a_copy(trained):
     model = trained[0]
     vectors = model.vectors

@@ -9,7 +9,8 @@ drawn from noise,
 where v are word vectors, the ones that are kept, and u context vectors. Chapter 02.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,19 @@ class SkipGram:
         self.context_vectors.index_add_(0, rows, (move * v).flatten(0, 1))
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """A step is a few small operations: to wake threads for each takes longer than the work they share,
+    and on a machine that is busy otherwise ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def train_skip_gram(
     sentences: Iterable[Sequence[str]],
     config: SkipGramConfig | None = None,
