@@ -8,12 +8,13 @@ import threading
 import time
 
 import pytest
+import requests
 
 from glassgpt.data import transfer
 from glassgpt.data.download import Expected, download
 from glassgpt.data.locking import exclusive
 from glassgpt.errors import DownloadError
-from tests.data.misbehaving_server import BODY, ETAG, Server, chunked, cut, good, send, status, whole
+from tests.data.misbehaving_server import BODY, ETAG, Server, chunked, cut, good, send, silence, status, whole
 from tests.data.test_download import HTML, KNOWN, OTHER, UNKNOWN, N, fetch
 
 # ---- which answers are worth another try, and where that one begins ----
@@ -127,6 +128,23 @@ def test_a_server_that_says_nothing_is_left(tmp_path):
         start = time.monotonic()
         fetch(server, tmp_path / "file", stall_seconds=0.1)
         assert time.monotonic() - start < 15
+
+
+def test_what_came_of_waiting_is_said(tmp_path):
+    with (
+        Server([silence(0.3)]) as server,
+        pytest.raises(DownloadError, match=r"nothing came for 0\.1 seconds"),
+    ):
+        fetch(server, tmp_path / "file", stall_seconds=0.1, n_tries=1)
+
+
+def test_a_proxy_that_does_not_answer_is_no_connection(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise requests.exceptions.ProxyError("Cannot connect to proxy.")
+
+    monkeypatch.setattr(requests.Session, "get", refuse)
+    with pytest.raises(DownloadError, match="there is no connection to the server"):
+        download("http://127.0.0.1:9/file", tmp_path / "file", KNOWN, progress=False)
 
 
 def test_a_server_that_was_fast_and_drips_now_is_left(tmp_path):

@@ -13,6 +13,7 @@ from glassgpt.data.patience import Patience
 from glassgpt.errors import ConfigError, DownloadError
 from glassgpt.model import count_parameters, gpt2
 from glassgpt.pretrained import download_gpt2
+from glassgpt.pretrained import hub as hub_module
 from glassgpt.pretrained.gpt2_files import ADDRESS, DATA, INDEX, META, VOCABULARY, published_files
 from glassgpt.storage import sha256_of
 from glassgpt.tokenizers import gpt2_files as vocabulary_files
@@ -322,3 +323,15 @@ def test_without_the_package_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match=re.escape('pip install "glassgpt[huggingface]"')):
         download_gpt2("124M", "huggingface", folder=tmp_path)
+
+
+def test_a_file_that_is_shorter_than_the_hub_lists_is_removed(tmp_path):
+    """Small files have no SHA-256 in the hub's list: their length is all there is to compare."""
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(DownloadError, match=r"2 bytes came, and the hub lists 665"):
+        hub_module._check(
+            tmp_path / "config.json", types.SimpleNamespace(size=665, lfs=None), "openai-community/gpt2"
+        )
+
+    assert not (tmp_path / "config.json").exists()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from glassgpt.errors import CheckpointError, ConfigError
@@ -134,6 +134,14 @@ def test_biases_that_a_model_has_no_room_for_are_refused_not_dropped(folder):
         build(without)
 
 
+def test_a_weight_that_nothing_fills_is_named(folder):
+    stored, left_out = open_model(folder), "transformer.ln_f.bias"
+    places = {name: place for name, place in stored.places.items() if name != left_out}
+
+    with pytest.raises(CheckpointError, match=r"missing     whatever fills final_norm\.bias \(15,\)"):
+        build(replace(stored, places=places, ignored=frozenset([left_out])))
+
+
 # ---- the forms it is saved in ----
 
 
@@ -148,6 +156,16 @@ def test_names_without_the_prefix_are_the_same_model(folder):
     change_tensors(folder, strip)
 
     torch.testing.assert_close(logits_of(GPT.from_pretrained(folder)), expected, rtol=0, atol=0)
+
+
+def test_what_is_no_weight_does_not_decide_the_dtype(folder):
+    def halve(tensors):
+        tensors.update({name: tensor.half() for name, tensor in tensors.items()})
+        tensors["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+
+    change_tensors(folder, halve)
+
+    assert open_model(folder).dtype == torch.float16
 
 
 def test_masks_that_old_versions_saved_are_known_and_ignored(folder):
@@ -569,3 +587,12 @@ def test_what_is_exported_says_what_other_readers_ask(tmp_path):
 def test_a_tokenizer_of_characters_has_no_counterpart(tmp_path):
     with pytest.raises(ConfigError, match=r"kind 'char' .*--no-tokenizer"):
         exported(GPT(tiny_config()), CharTokenizer.train("abc"), tmp_path / "out")
+
+
+def test_a_disk_that_is_full_is_an_error(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("glassgpt.pretrained.huggingface_export.save_file", full)
+    with pytest.raises(CheckpointError, match="Is the disk full"):
+        exported(GPT(tiny_config()), None, tmp_path / "out")
