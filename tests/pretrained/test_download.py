@@ -155,9 +155,10 @@ def test_the_address_is_openais():
     assert ADDRESS == "https://openaipublic.blob.core.windows.net/gpt-2/models"
 
 
-def test_a_wrong_size_lists_the_right_ones():
+@pytest.mark.parametrize("source", ["openai", "huggingface"])
+def test_a_wrong_size_lists_the_right_ones(source):
     with pytest.raises(ConfigError, match=r"'117M'. Sizes: 124M, 355M, 774M, 1558M"):
-        download_gpt2("117M")
+        download_gpt2("117M", source)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +289,12 @@ def test_weights_that_are_not_what_the_hub_lists_are_removed(body, hub, tmp_path
     with pytest.raises(DownloadError, match=r"model.safetensors of openai-community/gpt2 came damaged"):
         download_gpt2("124M", "huggingface", folder=tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_folder_for_the_hub_that_cannot_be_made_is_an_error(hub, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match="is a file, not a folder"):
+        download_gpt2("124M", "huggingface", folder=tmp_path / "file" / "gpt2")
 
 
 def test_a_repository_without_weights_is_an_error(hub, tmp_path):
