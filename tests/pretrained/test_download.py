@@ -64,8 +64,9 @@ def test_a_vocabulary_that_is_there_already_is_left_alone(release, tmp_path):
 
 def test_another_folder_leaves_the_cache_alone(release, tmp_path):
     with Server([serving(release)]) as server:
-        assert download(server, folder=tmp_path / "elsewhere") == tmp_path / "elsewhere"
+        assert download(server, folder=tmp_path / "else" / "where") == tmp_path / "else" / "where"
     assert not (tmp_path / "cache").exists()
+    assert [path.name for path in (tmp_path / "else").iterdir()] == ["where"]
 
 
 def test_the_mirror_of_the_environment_is_taken_unless_another_is_given(release, monkeypatch, tmp_path):
@@ -73,6 +74,7 @@ def test_the_mirror_of_the_environment_is_taken_unless_another_is_given(release,
         monkeypatch.setenv("GLASSGPT_MIRROR", f"{server.url}/")
         folder = download_gpt2("355M", progress=False, patience=IMPATIENT)
     assert (folder / DATA).read_bytes() == release[DATA]
+    assert server.log[0].path == "/355M/checkpoint"
     with Server([status("404 Not Found")]) as server, pytest.raises(DownloadError, match=server.url):
         download(server, folder=tmp_path / "b")
 
