@@ -26,13 +26,13 @@ help: ## list these commands
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F '|' '{ printf "  make %-8s %s\n", $$1, $$2 }' 
 	@echo
-	@echo 'All of them set up .venv first, with pinned packages; once it is up to date that takes no time.'
+	@echo 'All but help and clean set up .venv first, with pinned packages; once it is up to date that takes no time.'
 	@echo
 	@echo '  PYTHON=python3.12         the Python for .venv (default: the first of 3.11 to 3.14 that is found)'
 	@echo '  TORCH=auto|cpu|cuda       the build of PyTorch (auto: CUDA only where there is an NVIDIA GPU)'
 	@echo '  ARGS="-k attention"       more arguments for demo, test (pytest), lab and course (ARGS=03: that chapter)'
 
-demo: setup ## from raw text to a GPT that writes, in four minutes
+demo: setup ## from raw text to a GPT that writes, in three minutes
 	@$(venv)/glassgpt demo $(ARGS)
 
 test: develop ## run the tests

@@ -23,7 +23,7 @@ def test_a_stored_chapter_was_run_and_keeps_the_conventions(path):
         *conventions.form_problems(path, notebook),
         *conventions.unexecuted_problems(notebook),
         *conventions.output_problems(notebook, ["/work/", "/root/", "/home/", "/Users/", "/tmp/"]),
-        *conventions.size_problems(path),
+        *conventions.size_problems(path.stat().st_size),
         *copied_definitions(path, notebook),
     ]
 

@@ -1,5 +1,7 @@
 """tools/course: each fault of a chapter is found, and a chapter without fault passes."""
 
+import importlib.util
+import socket
 import sys
 
 import nbformat
@@ -152,7 +154,7 @@ def test_a_cell_stored_unexecuted_and_a_file_too_large_are_found(path):
     path.write_bytes(b"x" * 1_500_000)
 
     assert "without having been run" in str(conventions.unexecuted_problems(notebook)[0])
-    assert "1,500,000 bytes" in str(conventions.size_problems(path)[0])
+    assert "1,500,000 bytes" in str(conventions.size_problems(path.stat().st_size)[0])
 
 
 # ---- numbers in prose ----
@@ -233,3 +235,39 @@ def test_a_function_of_ones_own_is_no_copy(path):
     own = "def halves(values):\n    found = []\n    for value in values:\n        found.append(value / 2)\n" \
         "    return found"  # fmt: skip
     assert copies.copied_definitions(path, chapter(prose("So:"), code(own))) == []
+
+
+def test_a_line_for_jupyter_is_no_python(path):
+    magic = code("%matplotlib inline\ndef halves(values):\n    return [value / 2 for value in values]")
+
+    assert copies.copied_definitions(path, chapter(prose("So:"), magic)) == []
+    assert not conventions.prints(magic.source)
+
+
+def test_a_number_in_the_text_of_an_f_string_is_said_by_the_code():
+    assert stale("There are 4,567 of them.", source='print(f"{1} of 4567")') == []
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        (b"localhost", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        (None, True),
+        ("localhost.example.org", False),
+        ("127.example.org", False),
+        ("192.0.2.1", False),
+    ],
+)
+def test_what_stays_reachable_is_this_machine(monkeypatch, host, local):
+    monkeypatch.setattr("socket.socket.connect", socket.socket.connect)  # put back what importing it changes
+    monkeypatch.setattr("socket.socket.connect_ex", socket.socket.connect_ex)
+    monkeypatch.setattr("socket.getaddrinfo", socket.getaddrinfo)
+    source = ROOT / "tools" / "course" / "no_network" / "sitecustomize.py"
+    spec = importlib.util.spec_from_file_location("no_network", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    assert module.is_local(host) is local

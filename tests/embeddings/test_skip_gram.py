@@ -299,6 +299,11 @@ def test_training_that_diverges_says_so():
         train_skip_gram(two_topics(200), config)
 
 
+def test_the_learning_rate_cannot_rise():
+    with pytest.raises(ConfigError, match=r"min_lr=0\.0001 is above lr=1e-05"):
+        SkipGramConfig(lr=1e-5)
+
+
 def test_every_setting_out_of_range_is_named():
     with pytest.raises(ConfigError, match=r"(?s)d_vector=0.*window=1\.5.*lr=-1.*subsample=nan.*seed=-3"):
         SkipGramConfig(d_vector=0, window=1.5, lr=-1, subsample=float("nan"), seed=-3)

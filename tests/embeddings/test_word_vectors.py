@@ -148,3 +148,17 @@ def test_questions_that_make_no_sense_are_refused(random_vectors):
             question()
     with pytest.raises(DataError, match=r"shape \(3,\).*7 numbers"):
         random_vectors.nearest([1, 2, 3])
+
+
+def test_with_no_other_word_there_is_no_nearest():
+    alone = WordVectors(["one", "other"], [[1.0, 0.0], [0.0, 1.0]])
+
+    assert alone.nearest("one", 5) == [("other", 0.0)]
+    assert alone.analogy(["one"], ["other"]) == []
+
+
+def test_a_query_that_is_no_number_is_refused(random_vectors):
+    query = np.full(random_vectors.vectors.shape[1], np.nan)
+
+    with pytest.raises(DataError, match="nan or infinity"):
+        random_vectors.nearest(query)

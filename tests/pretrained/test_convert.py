@@ -36,6 +36,18 @@ def source(model, tmp_path):
     return tmp_path / "source"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_model_in_16_bits_is_converted_to_the_last_bit(tmp_path, format, dtype):
+    model = tiny_model(tiny_config(vocab_size=269, d_model=66, n_heads=3)).to(dtype)
+    save_model(model, TOKENIZER, tmp_path / "source")
+
+    convert(tmp_path / "source", target_of(tmp_path, format), format)
+
+    again = load_pretrained(target_of(tmp_path, format))[0].state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("last", FORMATS)
 @pytest.mark.parametrize("first", FORMATS)
 def test_every_format_leads_to_every_other_and_nothing_is_lost(source, model, tmp_path, first, last):

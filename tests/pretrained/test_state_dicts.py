@@ -154,3 +154,18 @@ def test_a_disk_that_is_full_is_an_error(model, monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(CheckpointError, match="Is the disk full"):
         pt_file.write_pt(model, None, tmp_path / "model.pt")
+
+
+def test_a_head_that_its_configuration_would_throw_away_is_refused(tmp_path):
+    model = GPT(CONFIG)
+    pt_file.write_pt(model, None, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    weights = next(part for part in content.values() if isinstance(part, dict) and "final_norm.bias" in part)
+    weights["head.weight"] = weights["token_embedding.weight"].clone()
+    torch.save(content, tmp_path / "same.pt")
+    weights["head.weight"][3, 2] += 1
+    torch.save(content, tmp_path / "other.pt")
+
+    assert load_pretrained(tmp_path / "same.pt")[0].n_parameters == model.n_parameters
+    with pytest.raises(CheckpointError, match="has a head of its own, and its configuration ties it"):
+        load_pretrained(tmp_path / "other.pt")

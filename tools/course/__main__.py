@@ -74,12 +74,18 @@ def check_chapter(path: Path, limit_seconds: float, *, write: bool) -> tuple[lis
         problems += output_problems(run.notebook, private_words())
         problems += stale_numbers(run.notebook)
         if not write:
-            problems += [*unexecuted_problems(stored), *changed_problems(stored, fresh), *size_problems(path)]
+            problems += [
+                *unexecuted_problems(stored),
+                *changed_problems(stored, fresh),
+                *size_problems(path.stat().st_size),
+            ]
     if run.seconds > limit_seconds:
         problems.append(Problem(None, f"takes {run.seconds:.0f} seconds; {limit_seconds:.0f} at most"))
     if write and not problems:
-        nbformat.write(tidied(fresh), path)
-        problems += size_problems(path)
+        text = nbformat.writes(tidied(fresh)) + "\n"
+        problems += size_problems(len(text.encode("utf-8")))
+        if not problems:
+            path.write_text(text, encoding="utf-8")
     longest = sorted(run.cell_seconds.items(), key=lambda item: -item[1])[:4]
     return problems, run.seconds, ", ".join(f"cell {number} {seconds:.1f} s" for number, seconds in longest)
 

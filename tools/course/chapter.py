@@ -53,6 +53,11 @@ def solutions(markdown: str) -> list[str]:
     return [code for folded in _SOLUTION.findall(markdown) for code in _FENCE.findall(folded)]
 
 
+def without_magic(code: str) -> str:
+    """The code of a cell without the lines that are for Jupyter, as `%matplotlib inline`."""
+    return re.sub(r"^[%!].*$", "", code, flags=re.MULTILINE)
+
+
 def without_solutions(markdown: str) -> str:
     return _SOLUTION.sub("", markdown)
 

@@ -1,7 +1,6 @@
 """What every chapter looks like: its sections, prose between code, short cells, quiet outputs."""
 
 import ast
-import re
 from pathlib import Path
 
 import nbformat
@@ -13,6 +12,7 @@ from course.chapter import (
     output_kinds,
     output_text,
     solutions,
+    without_magic,
 )
 
 LAST_SECTIONS = ["## Exercises", "## What we now know"]
@@ -54,8 +54,8 @@ def output_problems(notebook: nbformat.NotebookNode, private: list[str]) -> list
     return problems
 
 
-def size_problems(path: Path) -> list[Problem]:
-    n_bytes = path.stat().st_size
+def size_problems(n_bytes: int) -> list[Problem]:
+    """What is wrong with a notebook's file of so many bytes."""
     if n_bytes < LARGEST_BYTES:
         return []
     return [Problem(None, f"has {n_bytes:,} bytes; {LARGEST_BYTES:,} at most")]
@@ -82,7 +82,7 @@ def changed_problems(stored: nbformat.NotebookNode, fresh: nbformat.NotebookNode
 
 def prints(source: str) -> bool:
     """Whether the code, outside of functions and classes, calls `print`, `display` or `show`."""
-    waiting: list[ast.AST] = [ast.parse(_without_magic(source))]
+    waiting: list[ast.AST] = [ast.parse(without_magic(source))]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
@@ -147,10 +147,6 @@ def _code_problems(source: str) -> list[str]:
         problems.append(f"has {len(lines)} lines of code; {LONGEST_CELL} at most")
     problems += [f"has a line of {len(line)} characters" for line in lines if len(line) > WIDEST_LINE]
     return problems
-
-
-def _without_magic(source: str) -> str:
-    return re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)
 
 
 def _texts(cell: nbformat.NotebookNode) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from course.chapter import COURSE, ROOT, Problem, numbered, read_chapter
+from course.chapter import COURSE, ROOT, Problem, numbered, read_chapter, without_magic
 
 SHORTEST = 5  # lines, the docstring aside: below that, there are not two ways to write it
 LIKENESS = 0.8  # the share of lines in common from which on it is a copy
@@ -77,7 +77,7 @@ def chapter_definitions(path: Path, notebook: nbformat.NotebookNode) -> list[Def
 
 def definitions(source: str, place: str, cell: int = 0) -> Iterator[Definition]:
     """The functions and classes in `source` that are long enough to be recognised, methods included."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(without_magic(source))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             _drop_docstrings(node)
             lines = tuple(line.strip() for line in ast.unparse(node).splitlines() if line.strip())

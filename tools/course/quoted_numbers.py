@@ -40,6 +40,7 @@ _QUOTED = re.compile(
     re.IGNORECASE,
 )
 _PRINTED = re.compile(r"(?<![\w.])\d[\d,_]*(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
+_STRINGS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # from Python 3.12 on
 _SCALES = {
     "thousand": 1e3, "million": 1e6, "billion": 1e9,
     "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
@@ -79,7 +80,10 @@ def stale_numbers(notebook: nbformat.NotebookNode) -> list[Problem]:
                 section, printed = line, []
         known = in_code + _from_elsewhere(cell.source) + (everywhere if section in LAST_SECTIONS else printed)
         problems += [
-            Problem(number, f"quotes {quoted.words.strip()!r}, which no code above it says or prints")
+            Problem(
+                number,
+                f"quotes {quoted.words.strip()!r}, which the code neither says nor prints above",
+            )
             for quoted in quoted_numbers(without_solutions(cell.source))
             if not any(bears_out(value, quoted) for value in known)
         ]
@@ -133,7 +137,7 @@ def _in_code(cell: nbformat.NotebookNode) -> list[float]:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
             if token.type == tokenize.NUMBER and not token.string.lower().startswith(("0x", "0b", "0o")):
                 found.append(float(token.string.rstrip("jJ").replace("_", "")))
-            elif token.type == tokenize.STRING:
+            elif token.type in _STRINGS:
                 found += numbers_in(token.string)
     return found
 

@@ -20,7 +20,7 @@ def loss(word: Vector, context: Vector, noise: Sequence[Vector]) -> float:
     """−log σ(word · context) − Σ log(1 − σ(word · noise)): the pair is from the text, the noise is drawn."""
     surprise = -math.log(sigmoid(dot(word, context)))
     for other in noise:
-        surprise -= math.log(1 - sigmoid(dot(word, other)))
+        surprise -= math.log(sigmoid(-dot(word, other)))  # 1 − σ(x) = σ(−x), without rounding to 0
     return surprise
 
 

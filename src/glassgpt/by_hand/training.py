@@ -51,7 +51,7 @@ def cosine_share(step: int, steps: int, warmup_steps: int, lowest: float) -> flo
 def clip(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
     """All gradients shortened by one factor, so that together they are at most `limit` long."""
     length = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
-    factor = min(1.0, limit / length)
+    factor = limit / max(length, limit)
     return [gradient * factor for gradient in gradients]
 
 

@@ -45,6 +45,8 @@ class SkipGramConfig:
             for name in ("lr", "min_lr")
             if not is_positive(getattr(self, name))
         ]
+        if not problems and self.min_lr > self.lr:
+            problems.append(f"min_lr={self.min_lr!r} is above lr={self.lr!r}, and the rate can only fall.")
         problems += [
             f"{name}={getattr(self, name)!r} must be a number of at least 0."
             for name in ("subsample", "noise_power")

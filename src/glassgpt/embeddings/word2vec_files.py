@@ -203,7 +203,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, int]:
 def _looks_binary(start: bytes, d: int) -> bool:
     """Whether what follows the first word is other than numbers written in digits."""
     numbers = start.partition(b"\n")[0].partition(b" ")[2].lower()
-    only_digits = not numbers.strip(b"0123456789+-.eEinfatyINFATY \t\r")
+    only_digits = not numbers.strip(b"0123456789+-.eEinfaty \t\r")
     return not only_digits or len(numbers) < min(2 * d - 1, 8)
 
 

@@ -73,6 +73,8 @@ class WordVectors:
             place = self._place(query)
             return self._closest(self.vectors[place], n, [place])
         direction = np.asarray(query, dtype=np.float32)
+        if not np.isfinite(direction).all():
+            raise DataError("The query holds nan or infinity, which is near to nothing. Give finite numbers.")
         if direction.shape != self.vectors.shape[1:]:
             raise DataError(
                 f"A query of shape {direction.shape} cannot be compared with vectors of "
@@ -119,6 +121,8 @@ class WordVectors:
         scores /= self._divisors
         scores[excluded] = -np.inf
         n = min(n, len(self) - len(excluded))
+        if n == 0:
+            return []
         best = np.argpartition(scores, len(self) - n)[len(self) - n :]
         best = best[np.lexsort((best, -scores[best]))]  # of equal scores, the more frequent word first
         return [(self.words[place], float(scores[place])) for place in best]

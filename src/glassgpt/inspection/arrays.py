@@ -15,7 +15,7 @@ def as_array(values: Any, n_dimensions: tuple[int, ...], what: str) -> np.ndarra
     Raises DataError when it is empty, or has another number of dimensions.
     """
     if hasattr(values, "detach"):  # a tensor; PyTorch need not be loaded to draw a list
-        values = values.detach().double().cpu().numpy()
+        values = values.detach().cpu().double().numpy()  # float64 on the CPU: Apple's GPUs have none
     array = np.asarray(values, dtype=np.float64)
     if array.ndim not in n_dimensions or array.size == 0:
         wanted = " or ".join(map(str, n_dimensions))

@@ -51,6 +51,11 @@ def build(stored: StoredModel, device: torch.device | str = "cpu", dtype: torch.
     for theirs, place in places.items():
         ours[place.ours] = _taken(place.layout.to_ours(weights.read(theirs)), torch.device(device), dtype)
     if tied:
+        if any(place.ours == HEAD for place in places.values()) and not ours[HEAD].equal(ours[EMBEDDING]):
+            raise CheckpointError(
+                f"{weights.path} has a head of its own, and its configuration ties it to the embedding. "
+                f"Set tied_embeddings to false there, or leave {HEAD} out of the weights."
+            )
         ours[HEAD] = ours[EMBEDDING]
     model.load_state_dict(ours, assign=True)
     model.tie_head()

@@ -1,18 +1,24 @@
-"""Put on a kernel's PYTHONPATH, this takes the network away from it and from what it starts.
+"""Put on a kernel's PYTHONPATH, this takes the network away from it and from the Pythons it starts.
 
 Python imports `sitecustomize` by itself when it starts. This machine's own addresses stay reachable.
 """
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Any
 
-LOCAL = ("localhost", "127.", "::1", "0.0.0.0")
-
 
 def is_local(host: Any) -> bool:
-    return host is None or str(host) == "" or str(host).startswith(LOCAL)
+    """Whether `host`, a name or an address, is this machine."""
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    if name in (None, "", "localhost", "0.0.0.0"):
+        return True
+    try:
+        return ipaddress.ip_address(str(name)).is_loopback
+    except ValueError:
+        return False
 
 
 def refusing(method: Callable[..., Any]) -> Callable[..., Any]:
