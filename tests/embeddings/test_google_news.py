@@ -77,6 +77,13 @@ def test_kagglehub_fetches_on_request(tmp_path, monkeypatch, random_vectors):
     assert load_google_news(download="kagglehub").words == random_vectors.words
 
 
+def test_a_senseless_limit_is_refused_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr("glassgpt.embeddings.google_news._fetch", pytest.fail)
+
+    with pytest.raises(ConfigError, match="limit=0 must be a number of words"):
+        load_google_news(limit=0, download="gensim")
+
+
 def test_a_download_that_fails_or_brings_nothing_is_explained(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise ConnectionError("no route")

@@ -7,12 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-
-def softmax(logits: list[float]) -> list[float]:
-    """exp(x) / Σ exp(x); the largest logit is subtracted first, so that no exp overflows."""
-    largest = max(logits)
-    exps = [math.exp(logit - largest) for logit in logits]
-    return [exp / sum(exps) for exp in exps]
+from glassgpt.by_hand.loss import softmax
 
 
 def next_token_probabilities(

@@ -49,7 +49,7 @@ def read_file(path: Path, field: str = "text") -> Iterator[Piece]:
     Raises DataError for a file that cannot be read, is not UTF-8 (with the offset of the byte), or whose
     JSON is not as expected (with the number of the line).
     """
-    with _readable(path), open(path, "rb") as raw:
+    with readable(path, "Fetch or compress it again."), open(path, "rb") as raw:
         is_gzip = path.suffix == ".gz"
         file: BinaryIO = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]
         inner = path.with_suffix("").suffix if is_gzip else path.suffix
@@ -197,10 +197,11 @@ def _not_utf8(name: str, offset: int, fault: UnicodeDecodeError) -> DataError:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what goes wrong in reading `path` into a DataError; `remedy` is for a gzip file that is cut."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-        raise DataError(f"{path} is not a whole gzip file: {fault}. Fetch or compress it again.") from fault
+        raise DataError(f"{path} is not a whole gzip file: {fault}. {remedy}") from fault
     except OSError as fault:
         raise DataError(f"Cannot read {path}: {fault.strerror or fault}. Check the path.") from fault

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
-from glassgpt.checks import not_one_of
+from glassgpt.checks import is_count, not_one_of
 from glassgpt.embeddings.word2vec_files import load_word2vec
 from glassgpt.embeddings.word_vectors import WordVectors
 from glassgpt.errors import ConfigError, DataError, DownloadError
@@ -29,10 +29,13 @@ def load_google_news(limit: int | None = None, *, download: Downloader | None = 
     unless `download` names the package that shall do it: "gensim" (`gensim.downloader`) or "kagglehub". All
     words need 5 GB of memory, 100,000 of them 0.2 GB.
 
-    Raises DataError when they are not there, ConfigError without the package, DownloadError when it fails.
+    Raises DataError when they are not there, ConfigError without the package or for a limit below 1,
+    DownloadError when it fails.
     """
     if download is not None and download not in get_args(Downloader):
         raise ConfigError(not_one_of("download", download, Downloader))
+    if limit is not None and not is_count(limit, 1):  # before 1.6 GB are fetched
+        raise ConfigError(f"limit={limit!r} must be a number of words, at least 1, or None for all.")
     path = find_google_news()
     if path is None and download is not None:
         path = _fetch(download)

@@ -10,7 +10,6 @@ fewer words than its first line says, or numbers that are none. A file may be co
 
 import contextlib
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glassgpt.checks import is_count
+from glassgpt.data.sources import readable
 from glassgpt.embeddings.word_vectors import WordVectors
 from glassgpt.errors import ConfigError, DataError
 from glassgpt.storage import staged_file
@@ -50,7 +50,7 @@ def load_word2vec(
     path = Path(path)
     if limit is not None and not is_count(limit, 1):
         raise ConfigError(f"limit={limit!r} must be a number of words, at least 1, or None for all.")
-    with _readable(path):
+    with readable(path, FETCH_AGAIN):
         if binary is None:
             with _unpacked(path) as file:
                 _, d = _read_header(file, path)
@@ -216,16 +216,6 @@ def _is_gzip(path: Path) -> bool:
 def _unpacked(path: Path) -> Iterator[BinaryIO]:
     with open(path, "rb") as raw:
         yield gzip.GzipFile(fileobj=raw) if _is_gzip(path) else raw  # type: ignore[misc]
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as fault:
-        raise DataError(f"{path} is not a whole gzip file: {fault}. {FETCH_AGAIN}") from fault
-    except OSError as fault:
-        raise DataError(f"Cannot read {path}: {fault.strerror or fault}. Check the path.") from fault
 
 
 def _is_utf8(word: str) -> bool:
