@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassgpt.data import Batches, TokenArray, eval_windows
+from glassgpt.data import batches as batches_module
 from glassgpt.data.permutation import permute
 from glassgpt.errors import ConfigError, DataError, TokenizerError
 
@@ -101,6 +102,43 @@ def test_a_batch_depends_on_nothing_but_seed_step_and_rank(shape, seed, steps):
     for step in steps:
         for first, second in zip(used.batch(step), fresh().batch(step), strict=True):
             assert torch.equal(first, second)
+
+
+def test_batches_are_what_they_always_were():
+    """A run that was begun with an earlier version goes on with the batches that it would have had."""
+    alone, second_of_two = (
+        Batches(np.arange(1009), context_length=7, micro_batch_size=5, seed=3, rank=rank, world_size=rank + 1)
+        for rank in (0, 1)
+    )
+    steps = (0, 1, 28, 29, 1_000_003)
+    assert [alone.batch(step)[0][:, 0].tolist() for step in steps] == [
+        [558, 397, 572, 768, 285], [460, 698, 313, 355, 271], [880, 719, 418, 450, 247],
+        [541, 891, 737, 835, 492], [55, 636, 825, 972, 181],
+    ]  # fmt: skip
+    assert [second_of_two.batch(step)[0][:, 0].tolist() for step in steps] == [
+        [460, 698, 313, 355, 271], [152, 747, 852, 5, 838], [324, 140, 77, 343, 700],
+        [336, 826, 742, 889, 798], [105, 161, 686, 420, 63],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("windows_at_once", [1, 7, 10, 4096])
+def test_how_many_places_are_computed_together_changes_no_batch(windows_at_once, monkeypatch):
+    def some():
+        batches = Batches(np.arange(211), context_length=7, micro_batch_size=5, rank=1, world_size=2)
+        return torch.stack([torch.stack(batches.batch(step)) for step in range(23)])
+
+    expected = some()
+    monkeypatch.setattr(batches_module, "WINDOWS_AT_ONCE", windows_at_once)
+    torch.testing.assert_close(some(), expected, rtol=0, atol=0)
+
+
+def test_what_is_written_into_a_batch_reaches_no_other():
+    batches = Batches(np.arange(101), context_length=7, micro_batch_size=3)
+    token_ids, targets = batches.batch(5)
+    expected = token_ids.clone(), targets.clone()
+    token_ids.zero_()
+    torch.testing.assert_close(targets, expected[1], rtol=0, atol=0)
+    torch.testing.assert_close(batches.batch(5), expected, rtol=0, atol=0)
 
 
 def test_targets_are_the_next_tokens_as_int64():

@@ -1,13 +1,11 @@
-"""Token shards: one array out of many files, and no damage that goes unnoticed."""
+"""Token shards: ids in mapped files, and no damage that goes unnoticed."""
 
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from glassgpt.data import Corpus, TokenArray, TokenShards, prepare, shards
+from glassgpt.data import Corpus, TokenShards, prepare, shards
 from glassgpt.data.shards import dtype_for
 from glassgpt.errors import DataError, TokenizerError
 from glassgpt.tokenizers import CharTokenizer
@@ -19,32 +17,6 @@ LETTERS = CharTokenizer.train("abcdefghijklmnopqrstuvwxyz .\n")
 def folder(tmp_path):
     prepare(Corpus.of(["abc def ghi.\n" * 101]), tmp_path / "out", LETTERS, shard_tokens=499)
     return tmp_path / "out"
-
-
-@given(st.lists(st.integers(0, 5), max_size=6), st.data())
-def test_a_token_array_reads_like_the_whole(lengths, data):
-    whole = np.arange(sum(lengths), dtype="<u2")
-    tokens = TokenArray(np.split(whole, np.cumsum(lengths)))
-    assert len(tokens) == len(whole)
-    bounds = st.one_of(st.none(), st.integers(-40, 40))
-    start, stop = data.draw(bounds), data.draw(bounds)
-    assert tokens[start:stop].tolist() == whole[start:stop].tolist()
-    assert tokens[:].dtype == whole.dtype
-    if len(whole):
-        place = data.draw(st.integers(-len(whole), len(whole) - 1))
-        assert tokens[place] == whole[place]
-        length = data.draw(st.integers(1, len(whole)))
-        starts = np.array(data.draw(st.lists(st.integers(0, len(whole) - length), max_size=5)), np.int64)
-        assert tokens.windows(starts, length).tolist() == [whole[s : s + length].tolist() for s in starts]
-
-
-def test_a_place_beyond_the_end_is_an_index_error():
-    tokens = TokenArray([np.arange(7)])
-    for place in (7, -8):
-        with pytest.raises(IndexError):
-            tokens[place]
-    with pytest.raises(IndexError, match="step 1, not 2"):
-        tokens[::2]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glassgpt.data.permutation import permute, scramble
-from glassgpt.data.shards import TokenArray, check_ids
+from glassgpt.data.token_array import TokenArray, check_ids
 from glassgpt.errors import ConfigError, DataError, raise_problems
+
+WINDOWS_AT_ONCE = 4096
+"""How many windows' places are computed together: for those of one batch it takes longer than to read it."""
 
 
 class _Order:
@@ -82,6 +85,7 @@ class Batches:
         self.world_size = world_size
         _check_length(len(self.tokens), context_length, "The text", "Use more text")
         self._order = _Order(len(self.tokens), context_length, seed)
+        self._block: tuple[int, NDArray[np.int64]] = -1, np.empty((0, micro_batch_size), np.int64)
 
     @property
     def windows_per_epoch(self) -> int:
@@ -95,9 +99,19 @@ class Batches:
         """
         if step < 0:
             raise ConfigError(f"step={step} is below 0; steps count from 0.")
-        first = (step * self.world_size + self.rank) * self.micro_batch_size
-        starts = self._order.starts(np.arange(first, first + self.micro_batch_size))
-        return _inputs_and_targets(self.tokens, starts, self.context_length)
+        return _inputs_and_targets(self.tokens, self._starts(step), self.context_length)
+
+    def _starts(self, step: int) -> NDArray[np.int64]:
+        """Where the windows of `step` begin. Those of its neighbours are computed with them and kept."""
+        n_steps = -(-WINDOWS_AT_ONCE // self.micro_batch_size)
+        number, place = divmod(step, n_steps)
+        block = self._block
+        if block[0] != number:
+            steps = np.arange(number * n_steps, (number + 1) * n_steps)
+            first = (steps * self.world_size + self.rank) * self.micro_batch_size  # (steps,)
+            samples = first[:, None] + np.arange(self.micro_batch_size)  # (steps, B)
+            block = self._block = number, self._order.starts(samples.ravel()).reshape(samples.shape)
+        return block[1][place]
 
 
 def eval_windows(
@@ -129,8 +143,9 @@ def _inputs_and_targets(
     windows = tokens.windows(starts, context_length + 1)  # (B, T + 1)
     if tokens.vocab_size is not None:
         check_ids(windows, tokens.vocab_size)
-    ids = torch.from_numpy(windows.astype(np.int64))
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    pair = np.empty((2, len(starts), context_length), np.int64)
+    pair[0], pair[1] = windows[:, :-1], windows[:, 1:]
+    return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
 
 
 def _check_length(n_tokens: int, context_length: int, text: str, remedy: str) -> None:

@@ -26,10 +26,10 @@ from glassgpt.data.shards import (
     ShardInfo,
     SideInfo,
     TokenShards,
-    check_ids,
     dtype_for,
 )
 from glassgpt.data.split import Part, parts, plan_split
+from glassgpt.data.token_array import check_ids
 from glassgpt.errors import ConfigError, DataError, raise_problems
 from glassgpt.storage import recover_folder, staged_folder, write_atomically
 

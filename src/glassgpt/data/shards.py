@@ -11,14 +11,13 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from glassgpt.data.token_array import TokenArray, check_ids
 from glassgpt.errors import DataError, raise_problems
 from glassgpt.storage import recover_folder, sha256_of
-from glassgpt.tokenizers.interface import unknown_id
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -93,70 +92,6 @@ class DatasetInfo:
 def dtype_for(vocab_size: int) -> str:
     """The smallest type that holds every id: two bytes while they suffice."""
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
-
-
-class TokenArray:
-    """Token ids that lie in one array or in several shards, read as if they were one."""
-
-    def __init__(self, shards: list[NDArray[np.integer]], *, vocab_size: int | None = None) -> None:
-        self.vocab_size = vocab_size
-        self.dtype = shards[0].dtype if shards else np.dtype("<u2")
-        self._shards = shards
-        self._ends = np.cumsum([len(shard) for shard in shards], dtype=np.int64)
-        self._starts = self._ends - [len(shard) for shard in shards]
-
-    @classmethod
-    def of(cls, tokens: "TokenArray | NDArray[np.integer]", vocab_size: int | None = None) -> "TokenArray":
-        """`tokens` as a TokenArray; `vocab_size`, where given, is the one to hold."""
-        if isinstance(tokens, TokenArray):
-            if vocab_size in (None, tokens.vocab_size):
-                return tokens
-            return cls(tokens._shards, vocab_size=vocab_size)
-        array = np.asarray(tokens)
-        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-            raise DataError(
-                f"Tokens must be one row of whole numbers, not shape {array.shape} of {array.dtype}."
-            )
-        return cls([array], vocab_size=vocab_size)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, place: slice | int) -> Any:
-        """The ids at a slice (a copy), or the id at one place."""
-        if not isinstance(place, slice):
-            return int(self[range(len(self))[place] : range(len(self))[place] + 1][0])
-        start, stop, step = place.indices(len(self))
-        if step != 1:
-            raise IndexError(f"A slice of tokens has step 1, not {step}.")
-        parts = [
-            shard[max(start - first, 0) : stop - first]
-            for shard, first, end in zip(self._shards, self._starts, self._ends, strict=True)
-            if first < stop and start < end
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, self.dtype)
-
-    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.integer]:
-        """The ids at `start` … `start + length − 1` for each of `starts`, a row each."""
-        rows = np.empty((len(starts), length), self.dtype)
-        shard_of = np.searchsorted(self._ends, starts, side="right")
-        is_inside = starts + length <= self._ends[shard_of]
-        for number in np.unique(shard_of[is_inside]):
-            here = is_inside & (shard_of == number)
-            views = np.lib.stride_tricks.sliding_window_view(self._shards[number], length)
-            rows[here] = views[starts[here] - self._starts[number]]
-        for row in np.flatnonzero(~is_inside):  # a window across the end of a shard is rare
-            rows[row] = self[int(starts[row]) : int(starts[row]) + length]
-        return rows
-
-
-def check_ids(ids: NDArray[np.integer], vocab_size: int) -> None:
-    """Raise TokenizerError if one of `ids` is outside the vocabulary."""
-    if not ids.size:
-        return
-    for token_id in (int(ids.max()), int(ids.min())):
-        if not 0 <= token_id < vocab_size:
-            raise unknown_id(token_id, vocab_size)
 
 
 class TokenShards:
