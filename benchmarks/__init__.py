@@ -1,0 +1,1 @@
+"""Ours, its peers and the machine's own limits, measured in one run: `python -m benchmarks --help`."""

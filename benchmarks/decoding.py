@@ -1,0 +1,108 @@
+"""Generating with GPT-2 124M on the CPU: one token at a time, always the likeliest one."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks import decoding_peers as peers
+from benchmarks.gpt2_weights import load_ours, write_gpt2
+from benchmarks.limits import READ
+from benchmarks.onnx_gpt2 import onnxruntime_side, write_onnx_model
+from benchmarks.rows import OURS, Bound, Ratio, Row, Setting, Share, Side, Taken
+from benchmarks.texts import NEW_TOKENS, PROMPT_TOKENS, Text, collect, referee, time_texts
+from glassgpt.model import gpt2
+from glassgpt.model.costs import count_parameters
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+ALLOWED = {"float32": 1e-3, "bfloat16": 0.3, "int8": 0.5}
+"""How far behind the highest score a token may be; the scores' deviation is 1.7."""
+
+
+def write_ours(numbers: str, n_prompts: int, setting: Setting) -> Taken:
+    from glassgpt.generation import SamplingConfig, generate
+
+    model = load_ours(setting, numbers)
+
+    def write(prompts: list[list[int]], n_tokens: int) -> Text:
+        return collect(generate(model, prompts, SamplingConfig(max_new_tokens=n_tokens, temperature=0.0)))
+
+    return time_texts(write, n_prompts, setting)
+
+
+def prepare(setting: Setting, formats: Sequence[Callable[[Setting], None]] = ()) -> None:
+    write_gpt2(setting)
+    for write in formats:
+        write(setting)
+
+
+def weights_read(numbers: str) -> Bound:
+    """All weights but the position embeddings; the token embeddings are the head, too."""
+    parameters = count_parameters(gpt2("124M"))
+    n_read = parameters.total - parameters.position_embedding
+    return Bound(READ, n_read * BYTES[numbers], f"{n_read / 1e6:.1f}M weights a token in {numbers}")
+
+
+def row(name: str, numbers: str, n_prompts: int, sides: tuple[Side, ...], **more: Any) -> Row:
+    many = "batch 1" if n_prompts == 1 else f"batch {n_prompts}"
+    return Row(
+        name=name,
+        what=f"decode 124M, {many}, {numbers}",
+        unit="tokens/s",
+        how=f"{n_prompts} × {PROMPT_TOKENS} random tokens, then {NEW_TOKENS} new ones; the time runs from "
+        "the first new token to the last. Every process writes 8 tokens to warm up, then the text twice.",
+        sides=(Side(OURS, partial(write_ours, numbers, n_prompts)), *sides),
+        check=partial(referee, ALLOWED[numbers]),
+        **more,
+    )
+
+
+TRANSFORMERS = Side("transformers", partial(peers.write_transformers, 1), "transformers")
+
+ROWS = [
+    row(
+        "decode-float32",
+        "float32",
+        1,
+        (TRANSFORMERS, peers.ctranslate2_side("float32")),
+        prepare=partial(prepare, formats=(peers.write_ctranslate2_folder,)),
+        goals=(
+            Ratio(beside=("transformers",), at_least=2.8, aim=3.5),
+            Ratio(beside=("ctranslate2 float32",), at_least=1.3),
+            Share(aim=0.8),
+        ),
+        bound=weights_read("float32"),
+    ),
+    row(
+        "decode-bfloat16",
+        "bfloat16",
+        1,
+        (peers.llama_side("f16"),),
+        prepare=partial(prepare, formats=(peers.write_gguf_files,)),
+        goals=(Ratio(beside=("llama.cpp f16",), at_least=1.4, aim=1.8), Share(aim=0.8)),
+        bound=weights_read("bfloat16"),
+    ),
+    row(
+        "decode-int8",
+        "int8",
+        1,
+        (peers.llama_side("q8_0"), onnxruntime_side(), peers.ctranslate2_side("int8")),
+        prepare=partial(
+            prepare,
+            formats=(peers.write_ctranslate2_folder, peers.write_gguf_files, write_onnx_model),
+        ),
+        goals=(
+            Ratio(beside=("llama.cpp q8_0", "onnxruntime int8", "ctranslate2 int8"), at_least=1.6, aim=2.3),
+            Share(aim=0.7),
+        ),
+        bound=weights_read("int8"),
+    ),
+    row(
+        "decode-batch-32",
+        "float32",
+        32,
+        (Side("transformers", partial(peers.write_transformers, 32), "transformers"),),
+        prepare=prepare,
+        goals=(Ratio(beside=("transformers",), at_least=2.0, aim=3.0),),
+        rounds=2,
+    ),
+]

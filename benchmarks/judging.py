@@ -1,0 +1,111 @@
+"""From measured values to ratios and verdicts. A ratio above 1 means that ours is faster."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.rows import AtMost, Goal, Ratio, Row, Share
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was wanted, and whether it was reached; None where it could not be measured."""
+
+    wanted: str
+    reached: bool | None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some measurements, and the lowest and highest of them."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        return f"{figure(self.median)} ({figure(self.lowest)}–{figure(self.highest)})"
+
+
+class Reading:
+    """A row together with what was measured of it."""
+
+    def __init__(self, row: Row, measured: Mapping[str, Any]) -> None:
+        self.row, self.measured = row, measured
+        sides = measured["sides"]
+        self.spreads = {name: Spread.of(side["values"]) for name, side in sides.items() if "values" in side}
+        self.missing = {name: side["missing"] for name, side in sides.items() if "missing" in side}
+        self.ours = self.spreads[row.sides[0].name]
+
+    @property
+    def counts(self) -> bool:
+        """Only equal work is compared."""
+        return bool(self.measured["check"]["agrees"])
+
+    def ratio(self, peer: str) -> float | None:
+        """How many times as fast as `peer`; None when it was not measured, or did something else."""
+        if peer not in self.spreads or not self.counts:
+            return None
+        ours, theirs = self.ours.median, self.spreads[peer].median
+        return ours / theirs if self.row.more_is_better else theirs / ours
+
+    @property
+    def share(self) -> float | None:
+        """The part of the machine's limit that ours reaches; None where no limit is known."""
+        bound = self.row.bound
+        if bound is None or bound.limit not in self.measured["limits"]:
+            return None
+        median = self.ours.median
+        used = median * bound.amount if self.row.more_is_better else bound.amount / median
+        return float(used / self.measured["limits"][bound.limit])
+
+    def verdicts(self) -> list[Verdict]:
+        return [verdict for goal in self.row.goals for verdict in self.judge(goal)]
+
+    def judge(self, goal: Goal) -> list[Verdict]:
+        if isinstance(goal, AtMost):
+            found = self.ours.median if goal.of is None else self.beside(goal.of)
+            unit = self.row.unit if goal.of is None else goal.of
+            return [Verdict(f"at most {figure(goal.at_most)} {unit}", reached(-found, -goal.at_most))]
+        if isinstance(goal, Share):
+            found, what = self.share, "% of the limit"
+            wanted = [(word, f"{100 * part:.0f}", part) for word, part in bounds(goal)]
+        else:
+            ratios = [self.ratio(peer) for peer in goal.beside]
+            measured = [ratio for ratio in ratios if ratio is not None]
+            found = min(measured) if measured else None
+            what = (
+                f" × {goal.beside[0] if len(goal.beside) == 1 else 'the best of ' + ', '.join(goal.beside)}"
+            )
+            wanted = [(word, f"{part:g}", part) for word, part in bounds(goal)]
+        return [
+            Verdict(f"{word} {said}{what}", None if found is None else reached(found, part))
+            for word, said, part in wanted
+        ]
+
+    def beside(self, name: str) -> float:
+        """The median of a figure that ours has beside its own."""
+        return statistics.median(self.measured["sides"][self.row.sides[0].name]["beside"][name])
+
+
+def bounds(goal: Ratio | Share) -> list[tuple[str, float]]:
+    named = [("at least", goal.at_least), ("aim", goal.aim)]
+    return [(word, part) for word, part in named if part is not None]
+
+
+def reached(found: float, wanted: float) -> bool:
+    return found >= wanted
+
+
+def figure(value: float) -> str:
+    """Three digits, or all in front of the point."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

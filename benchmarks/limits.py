@@ -1,0 +1,81 @@
+"""What the machine can do at most: the products of large matrices, and how fast it reads its memory.
+
+A limit is the best of all attempts, not their median: what was reached once can be reached. Reading is tried
+in two ways, as no single one is the fastest everywhere: PyTorch's sum, and NumPy's maximum with a thread for
+each core.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.processes import seconds
+
+FLOAT32, BFLOAT16, MATRIX, READ = "float32 products", "bfloat16 products", "matrix products", "memory read"
+CUDA_FLOAT32, CUDA_BFLOAT16, CUDA_READ = f"GPU {FLOAT32}", f"GPU {BFLOAT16}", f"GPU {READ}"
+
+LIMITS = {
+    FLOAT32: "operations/s",
+    BFLOAT16: "operations/s",
+    MATRIX: "operations/s",  # the faster of the two
+    READ: "bytes/s",
+    CUDA_FLOAT32: "operations/s",
+    CUDA_BFLOAT16: "operations/s",
+    CUDA_READ: "bytes/s",
+}
+
+
+def measure_limits(quick: bool) -> dict[str, float]:
+    """The limits of this machine, its GPU's included; in a process of its own, before anything else."""
+    import torch
+
+    found = matrix_limits("cpu", 1024 if quick else 4096) | {READ: read_limit(27 if quick else 30)}
+    if torch.cuda.is_available():
+        on_gpu = matrix_limits("cuda", 2048 if quick else 8192) | {READ: cuda_read_limit(28 if quick else 33)}
+        found |= {f"GPU {name}": limit for name, limit in on_gpu.items()}
+    found[MATRIX] = max(found[FLOAT32], found[BFLOAT16])
+    return found
+
+
+def matrix_limits(device: str, n: int, attempts: int = 6) -> dict[str, float]:
+    """2n³ operations a product of two n × n matrices; float32 is float32, without TF32."""
+    import torch
+
+    limits = {}
+    for name, dtype in ((FLOAT32, torch.float32), (BFLOAT16, torch.bfloat16)):
+        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+        limits[name] = 2 * n**3 / best(lambda a=a, b=b: a @ b, device, attempts)
+    return limits
+
+
+def read_limit(log2_bytes: int, attempts: int = 6) -> float:
+    """Bytes a second from a tensor far larger than any cache."""
+    import torch
+
+    tensor = torch.ones(2**log2_bytes // 4)
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(n_threads) as threads:
+        parts = [part.numpy().view("u1") for part in tensor.chunk(n_threads)]
+        ways: list[Callable[[], object]] = [
+            tensor.sum,
+            lambda: list(threads.map(lambda part: part.max(), parts)),
+        ]
+        return float(2**log2_bytes / min(best(way, "cpu", attempts) for way in ways))
+
+
+def cuda_read_limit(log2_bytes: int, attempts: int = 6) -> float:
+    import torch
+
+    tensor = torch.ones(2**log2_bytes // 4, device="cuda")
+    return float(2**log2_bytes / best(tensor.sum, "cuda", attempts))
+
+
+def best(run: Callable[[], object], device: str, attempts: int) -> float:
+    """The seconds of the fastest attempt, the device waited for."""
+    import torch
+
+    def finished() -> None:
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return min(seconds(finished) for _ in range(attempts))

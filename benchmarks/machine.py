@@ -1,0 +1,77 @@
+"""Whose numbers these are: the processor, the system, the packages."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def describe_machine() -> dict[str, Any]:
+    """What `key` and the table say of this machine; runs in a process of its own, as it imports PyTorch."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory_bytes() / 1e9),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "settings": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "KMP_AFFINITY")
+        },
+        "bfloat16": bfloat16_instructions(),
+    }
+
+
+def key(machine: dict[str, Any]) -> str:
+    """What two runs must have in common to stand in one table."""
+    parts = [machine["cpu"], f"{machine['cores']} cores", machine["gpu"]]
+    return ", ".join(part for part in parts if part)
+
+
+def versions(packages: set[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in sorted(packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # the row says so of each side
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name, and its generation where the name says as little as that of a virtual machine."""
+    if sys.platform == "linux":
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        fields = dict(
+            (part.strip() for part in line.split(":", 1)) for line in text.splitlines() if ":" in line
+        )
+        if "model name" in fields:
+            numbers = [fields[name] for name in ("cpu family", "model") if name in fields]
+            return f"{fields['model name']} ({'/'.join(numbers)})" if numbers else fields["model name"]
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """The machine's memory; 0 where the system does not tell."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def bfloat16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
+    import torch
+
+    from glassgpt.training.precision import multiplies_bfloat16
+
+    return multiplies_bfloat16(torch.device("cpu"))

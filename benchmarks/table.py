@@ -1,0 +1,128 @@
+"""RESULTS.md, drawn from results.json: one table a machine, and below it how each row came about."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.judging import Reading, Spread, figure
+from benchmarks.limits import LIMITS
+from benchmarks.machine import key
+from benchmarks.rows import Row
+
+HEAD = ["work", "ours", "beside", "ratio", "wanted", "of the machine's limit"]
+TITLE = """# Results
+
+Written by `make bench`, or `python -m benchmarks ROW…` for some rows; never edit it. Each figure is the median
+of all rounds, with the lowest and the highest in brackets. Everybody takes turns (A B A B), each time in a
+new process. A ratio above 1 means that ours is faster; it stands only where the outputs agree. What was
+tried to reach more is in [docs/log.md](../docs/log.md).
+"""
+
+
+def render(results: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[str, str]) -> str:
+    """The whole document; `pictures` are the file names of each machine's."""
+    parts = [TITLE]
+    for name, found in results["machines"].items():
+        readings = [Reading(row, found["rows"][row.name]) for row in rows if row.name in found["rows"]]
+        if readings:
+            parts += [
+                f"\n## {name}\n\n{machine_text(found['machine'], readings)}\n",
+                f"\n![ours beside its peers on {name}]({pictures[name]})\n",
+                "\n" + "\n".join(table_lines(readings)) + "\n",
+                "\n### How each row was measured, and how the outputs were compared\n\n",
+                "\n".join(notes(reading) for reading in readings) + "\n",
+            ]
+    return "".join(parts)
+
+
+def machine_text(machine: Mapping[str, Any], readings: Sequence[Reading]) -> str:
+    """Processor, threads, limits and the versions of everything measured."""
+    versions: dict[str, set[str]] = {}
+    for reading in readings:
+        for package, version in reading.measured["versions"].items():
+            versions.setdefault(package, set()).add(version)
+    packages = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items()))
+    settings = ", ".join(f"{name}={value}" for name, value in machine["settings"].items())
+    numbers = "multiplies bfloat16 itself" if machine["bfloat16"] else "has no products in bfloat16"
+    lines = [
+        f"- {key(machine)}; {machine['memory_gb']} GB of memory, {machine['system']}; it {numbers}",
+        f"- {machine['threads']} threads for PyTorch and as many for every peer"
+        + (f"; {settings}" if settings else ", as they come: no variable is set"),
+        f"- Python {machine['python']}, torch {machine['torch']}" + (f", {packages}" if packages else ""),
+        f"- limits, the best that was reached: {limits_text(readings)}",
+    ]
+    return "\n".join(lines)
+
+
+def limits_text(readings: Sequence[Reading]) -> str:
+    """The lowest to the highest of the runs that the rows come from."""
+    said = []
+    for name, unit in LIMITS.items():
+        found = [reading.measured["limits"].get(name) for reading in readings]
+        values = [value / 1e9 for value in found if value is not None]
+        if values:
+            spread = Spread.of(values)
+            ends = {figure(spread.lowest), figure(spread.highest)}
+            said.append(f"{name} {'–'.join(sorted(ends, key=float_of))} G{unit}")
+    return ", ".join(said)
+
+
+def float_of(said: str) -> float:
+    return float(said.replace(",", ""))
+
+
+def table_lines(readings: Sequence[Reading]) -> list[str]:
+    lines = [line(HEAD), line(["---", "---:", "---:", "---:", "---", "---:"])]
+    for reading in readings:
+        lines += [line(cells) for cells in row_cells(reading)]
+    return lines
+
+
+def row_cells(reading: Reading) -> list[list[str]]:
+    """A line for each peer; the first also says what ours did."""
+    row = reading.row
+    verdicts = "<br>".join(f"{verdict.wanted}: {said(verdict.reached)}" for verdict in reading.verdicts())
+    share = reading.share
+    note = reading.measured["sides"][row.sides[0].name]["note"]
+    first = [
+        f"{row.what} `{row.name}`",
+        f"**{reading.ours} {row.unit}**" + (f", {note}" if note else ""),
+        verdicts,
+        "" if share is None or row.bound is None else f"{100 * share:.0f}% of {row.bound.limit}",
+    ]
+    peers = [peer_cells(reading, side.name) for side in row.sides[1:]] or [["", ""]]
+    return [
+        [first[0], first[1], *peer, first[2], first[3]] if place == 0 else ["", "", *peer, "", ""]
+        for place, peer in enumerate(peers)
+    ]
+
+
+def peer_cells(reading: Reading, peer: str) -> list[str]:
+    if peer in reading.missing:
+        return [f"{peer}: {reading.missing[peer]}", ""]
+    if peer not in reading.spreads:  # it joined the row after this measurement
+        return [f"{peer}: not measured yet", ""]
+    ratio = reading.ratio(peer)
+    shown = "the outputs differ: does not count" if ratio is None else f"{ratio:.2f} ×"
+    return [f"{peer}: {reading.spreads[peer]}", shown]
+
+
+def said(reached: bool | None) -> str:
+    return {True: "reached", False: "**missed**", None: "not measured"}[reached]
+
+
+def line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def notes(reading: Reading) -> str:
+    """How a row was measured, what stands beside its figures, and how it was checked."""
+    row = reading.row
+    beside = []
+    for name, side in reading.measured["sides"].items():
+        figures = [f"{label} {Spread.of(values)}" for label, values in side.get("beside", {}).items()]
+        if figures:
+            beside.append(f"{name}: {', '.join(figures)}")
+    counted = f" Counted for the limit: {row.bound.what}." if row.bound else ""
+    agree = "Agree" if reading.counts else "**Do not agree**"
+    also = f" Also measured: {'; '.join(beside)}." if beside else ""
+    return f"- `{row.name}`: {row.how}{counted} {agree}: {reading.measured['check']['how']}{also}"

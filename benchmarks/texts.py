@@ -1,0 +1,99 @@
+"""Texts that were generated, timed, and read again by a referee.
+
+Greedy texts part for ever at the first token where two scores are all but equal, so equal texts are too much
+to ask of rounded weights. The referee is `transformers` in float32. It reads the text that each has written,
+and says for each token how likely it found it behind the very same tokens: whether it was its own choice, and
+if not, by how much its score was lower than the highest.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.gpt2_weights import load_theirs, random_prompts
+from benchmarks.rows import OURS, Check, Setting, Taken
+
+PROMPT_TOKENS, NEW_TOKENS = 64, 128
+
+
+@dataclass
+class Text:
+    """A text, or a batch of them, while it is written: its tokens, and when each came."""
+
+    started: float = field(default_factory=time.perf_counter)
+    steps: list[list[int]] = field(default_factory=list)
+    """The new tokens of all rows, step by step."""
+    times: list[float] = field(default_factory=list)
+
+    def add(self, token_ids: Sequence[int]) -> None:
+        self.times.append(time.perf_counter())
+        self.steps.append(list(token_ids))
+
+    @property
+    def tokens_a_second(self) -> float:
+        """New tokens a second behind the first, which waits for the prompt."""
+        n_tokens = sum(len(step) for step in self.steps[1:])
+        return n_tokens / (self.times[-1] - self.times[0])
+
+    @property
+    def first_seconds(self) -> float:
+        return self.times[0] - self.started
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return [list(row) for row in zip(*self.steps, strict=True)]
+
+
+Write = Callable[[list[list[int]], int], Text]
+"""Continues prompts by so many tokens, always the likeliest."""
+
+
+def time_texts(write: Write, n_prompts: int, setting: Setting, n_texts: int = 2) -> Taken:
+    """Write the text once to warm up, then `n_texts` times for the figures."""
+    prompts = random_prompts(n_prompts, PROMPT_TOKENS)
+    n_tokens = 8 if setting.quick else NEW_TOKENS
+    write(prompts, 8)
+    texts = [write(prompts, n_tokens) for _ in range(1 if setting.quick else n_texts)]
+    return Taken(
+        [text.tokens_a_second for text in texts],
+        output=texts[0].rows,
+        beside={"s to the first token": min(text.first_seconds for text in texts)},
+    )
+
+
+def collect(steps: Iterable[Sequence[int]]) -> Text:
+    """The text of a generator that yields the tokens of each step."""
+    text = Text()
+    for step in steps:
+        text.add(step)
+    return text
+
+
+def referee(allowed: float, setting: Setting, outputs: Mapping[str, Any]) -> Check:
+    """Whether each token of ours is within `allowed` of the score that the referee finds highest.
+
+    With its peers' tokens it is the same; a peer beyond `allowed` is told, and speaks not against ours.
+    """
+    import torch
+
+    model = load_theirs(setting)
+    said, far = [], {}
+    for name, rows in outputs.items():
+        lost, n_same, n_tokens = 0.0, 0, 0
+        for prompt, row in zip(random_prompts(len(rows), PROMPT_TOKENS), rows, strict=True):
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + row])).logits[0, len(prompt) - 1 : -1]  # (T, V)
+            chosen = logits.gather(1, torch.tensor(row)[:, None])[:, 0]
+            behind = logits.amax(1) - chosen
+            lost, n_same = max(lost, behind.max().item()), n_same + int((behind == 0).sum())
+            n_tokens += len(row)
+        far[name] = lost
+        said.append(f"{name} {100 * n_same / n_tokens:.1f}% (at most {lost:.2g} behind)")
+    spread = logits.std().item()
+    return Check(
+        far[OURS] <= allowed,
+        f"of the tokens that each wrote, so many are what transformers in float32 finds likeliest behind the "
+        f"same text: {', '.join(said)}. Its scores have a deviation of {spread:.2g}; ours may be {allowed:g} "
+        "behind the highest.",
+    )
