@@ -1,6 +1,7 @@
 """Files and folders are whole or not there, whatever happens while they are written."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -13,6 +14,7 @@ import pytest
 
 from glassgpt import storage
 from glassgpt.errors import CheckpointError, DataError
+from glassgpt.pretrained.crc32c import crc32c
 from glassgpt.storage import folder_problems, recover_folder, staged_folder, write_atomically
 
 
@@ -302,14 +304,79 @@ def test_folder_problems_names_everything_that_differs(tmp_path):
     assert folder_problems(folder) == [
         "gone is missing",
         "longer has 13 bytes, not 4",
-        "other was altered (its SHA-256 differs)",
+        "other was altered (its CRC-32C differs)",
     ]
+
+
+def test_every_flipped_byte_and_every_cut_of_a_file_is_found(tmp_path):
+    with staged_folder(tmp_path / "model", CheckpointError) as staging:
+        (staging / "weights").write_bytes(bytes(range(101)))
+    path = tmp_path / "model" / "weights"
+    whole = path.read_bytes()
+
+    for i in range(len(whole)):
+        for altered in (whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :], whole[:i]):
+            path.write_bytes(altered)
+            assert folder_problems(tmp_path / "model"), f"byte {i}"
+    path.write_bytes(whole)
+    assert folder_problems(tmp_path / "model") == []
+
+
+def test_a_file_of_many_chunks_is_verified_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_CHUNK_BYTES", 13)
+    with staged_folder(tmp_path / "model", CheckpointError) as staging:
+        (staging / "weights").write_bytes(bytes(range(101)))
+    assert folder_problems(tmp_path / "model") == []
+
+    monkeypatch.undo()  # the size of the chunks is nothing that a manifest depends on
+    assert folder_problems(tmp_path / "model") == []
+    (tmp_path / "model" / "weights").write_bytes(bytes([*range(100), 0]))
+    assert folder_problems(tmp_path / "model") == ["weights was altered (its CRC-32C differs)"]
+
+
+def without_crc(folder):
+    """Make the manifest one of an earlier version."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["files"].values():
+        assert entry.pop("crc32c")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_manifest_of_an_earlier_version_is_verified_by_its_sha256(tmp_path):
+    folder = tmp_path / "model"
+    write_folder(folder, "text")
+    without_crc(folder)
+    assert folder_problems(folder) == []
+
+    (folder / "first.txt").write_text("tent")
+    assert folder_problems(folder) == ["first.txt was altered (its SHA-256 differs)"]
+
+
+def test_where_crc_is_slow_nothing_computes_one(tmp_path, monkeypatch):
+    write_folder(tmp_path / "fast", "text")
+    monkeypatch.setattr(storage, "CRC_IS_FAST", False)
+    monkeypatch.setattr(storage.google_crc32c, "extend", None)
+    write_folder(tmp_path / "slow", "text")
+
+    for folder in (tmp_path / "fast", tmp_path / "slow"):
+        assert folder_problems(folder) == []
+        (folder / "first.txt").write_text("tent")
+        assert folder_problems(folder) == ["first.txt was altered (its SHA-256 differs)"]
+
+
+def test_the_crc_is_that_of_the_bytes_and_then_of_the_sha256(tmp_path):
+    write_folder(tmp_path / "model", "text")
+    entry = json.loads((tmp_path / "model" / "manifest.json").read_text())["files"]["first.txt"]
+    data = (tmp_path / "model" / "first.txt").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+    assert entry["crc32c"] == crc32c(data + entry["sha256"].encode())
 
 
 @pytest.mark.parametrize(
     "manifest",
     ["", "{", "[]", "{}", '{"files": []}', '{"files": {"first.txt": 4}}',
-     '{"files": {"first.txt": {"bytes": "four", "sha256": ""}}}', '{"files": {"first.txt": {"bytes": 4}}}'],
+     '{"files": {"first.txt": {"bytes": 4, "sha256": ""}}}',
+     '{"files": {"first.txt": {"bytes": "four", "sha256": "%s"}}}' % ("0" * 64), '{"files": {"first.txt": {"bytes": 4}}}'],
 )  # fmt: skip
 def test_a_manifest_that_is_none_is_a_problem_and_not_a_crash(tmp_path, manifest):
     write_folder(tmp_path / "model", "text")
