@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from glassgpt.by_hand import attention as by_hand
-from glassgpt.model.attention import CausalSelfAttention, Surroundings
+from glassgpt.model.attention import CausalSelfAttention, Surroundings, _attend_in_products
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.positions import attention_mask, rotary_angles, rotate
 from tests.model.tiny import (
@@ -107,6 +108,43 @@ def test_sight_ends_window_minus_one_tokens_back_in_each_layer(positions, window
         seen = torch.zeros(T, dtype=torch.bool)
         seen[t : t + reach + 1] = True
         assert torch.equal(differs, seen.expand(B, T))
+
+
+@heads
+def test_attention_in_products_equals_the_fused_kernel_with_its_gradients(n_kv_heads):
+    q = torch.randn(B, H, T, DH, dtype=torch.float64, requires_grad=True)
+    k, v = torch.randn(2, B, n_kv_heads, T, DH, dtype=torch.float64, requires_grad=True)
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    mixed = _attend_in_products(q, k, v, 0.0)
+
+    torch.testing.assert_close(mixed, expected, **ROUNDING)
+    gradients = torch.autograd.grad(mixed.square().sum(), (q, k, v))
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), (q, k, v)), **ROUNDING)
+
+
+def test_attention_in_products_drops_weights_and_makes_up_for_it():
+    q, k = torch.randn(2, 1, 7, 5, DH)
+    kept = torch.stack([_attend_in_products(q, k, torch.ones_like(k), 0.25) for _ in range(500)])
+
+    assert kept.min() == 0  # the first token sees one weight only
+    torch.testing.assert_close(kept.mean(), torch.tensor(1.0), rtol=0, atol=0.02)  # 5 deviations of the mean
+
+
+@heads
+@pytest.mark.parametrize("n_tokens", [4 * DH, 4 * DH + 1], ids=["in products", "fused, in float32"])
+@pytest.mark.parametrize("positions", ["none", "rope"])
+def test_attention_in_bfloat16_on_a_cpu_stays_close_to_float32(n_kv_heads, n_tokens, positions):
+    config = tiny_config(n_kv_heads=n_kv_heads, positions=positions, context_length=99)
+    attention = attention_layer(config).float()
+    x = torch.randn(B, n_tokens, H * DH)
+    expected = attend(attention, x)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attend(attention, x)
+
+    assert mixed.dtype == torch.bfloat16
+    assert (mixed - expected).abs().max() < 0.03 * expected.abs().max()  # 8 bits: 0.4 % an operation
 
 
 def test_rows_of_a_batch_do_not_see_each_other():

@@ -118,7 +118,7 @@ def test_linear_cross_entropy_works_without_gradients():
 
 def test_linear_cross_entropy_never_holds_all_logits(monkeypatch):
     hidden, weight, targets = random_problem(B=3, T=11, D=5, V=17)
-    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", 4 * 17 + 5)
+    monkeypatch.setitem(loss_module._CHUNK_LOGITS, "cpu", 4 * 17 + 5)
     shapes = set()
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -134,6 +134,37 @@ def test_linear_cross_entropy_never_holds_all_logits(monkeypatch):
 
     assert (4, 17) in shapes
     assert max(math.prod(shape) for shape in shapes) <= max(hidden.numel(), weight.numel(), 4 * 17)
+
+
+@pytest.mark.parametrize("chunk_tokens", [3, 14])
+def test_padding_the_vocabulary_changes_neither_the_loss_nor_its_gradients(monkeypatch, chunk_tokens):
+    monkeypatch.setitem(loss_module._MULTIPLE, "cpu", 8)  # 13 logits become 16
+    hidden, weight, targets = random_problem()
+    hidden, weight = (-hidden).detach().requires_grad_(), (weight - 9).detach().requires_grad_()
+    assert (hidden @ weight.T).min() < -1  # a padded logit of 0 would stand out
+    targets[0, 2] = -100
+    expected = reference(hidden, weight, targets)
+
+    loss = linear_cross_entropy(hidden, weight, targets, chunk_tokens)
+
+    torch.testing.assert_close(loss, expected, **EXACT)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), **EXACT
+    )
+
+
+@pytest.mark.parametrize("cached_numbers", [1, 3 * 13, 5 * 5])
+def test_what_a_cache_holds_changes_neither_the_loss_nor_its_gradients(monkeypatch, cached_numbers):
+    monkeypatch.setattr(loss_module, "_CACHED_NUMBERS", cached_numbers)
+    hidden, weight, targets = random_problem()
+    expected = reference(hidden, weight, targets)
+
+    loss = linear_cross_entropy(hidden, weight, targets, 5)
+
+    torch.testing.assert_close(loss, expected, **EXACT)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), **EXACT
+    )
 
 
 def test_bfloat16_autocast_stays_close_to_float32():

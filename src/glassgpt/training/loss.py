@@ -6,6 +6,7 @@ B · T · V numbers where everything else is B · T · D.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,8 +18,15 @@ from torch.autograd.function import once_differentiable
 IGNORED = -100
 """The target of a position that does not count, such as padding."""
 
-_CHUNK_LOGITS = 2**24
-"""How many logits `linear_cross_entropy` holds at once, unless told: 333 tokens with GPT-2's vocabulary."""
+_CHUNK_LOGITS = {"cpu": 2**25, "cuda": 2**27}
+"""How many logits `linear_cross_entropy` holds at once, unless told: on a CPU 667 tokens with GPT-2's
+vocabulary. Each chunk reads all of `weight` and adds to all of its gradient: a few large ones are cheaper."""
+
+_CACHED_NUMBERS = 2**21
+"""How many float32 numbers a CPU takes up at a time, so that they stay in its cache: 8 MB."""
+
+_MULTIPLE = {"cuda": 64}
+"""What the logits' width is padded to a multiple of: a GPU's tensor cores want one, and 50,257 is none."""
 
 
 def cross_entropy(logits: Float[Tensor, "*shape V"], targets: Int[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -44,11 +52,12 @@ def linear_cross_entropy(
     chunk turns its own into gradients of `hidden` and `weight` at once and is forgotten, so that the
     backward pass has nothing left to compute.
     """
+    device = hidden.device.type
     if chunk_tokens is None:
         # Equal chunks: a small rest would read all of `weight` too, and cost as much as a large one.
-        n_chunks = max(1, math.ceil(targets.numel() / max(1, _CHUNK_LOGITS // weight.shape[0])))
+        most_tokens = max(1, _CHUNK_LOGITS.get(device, 2**25) // len(weight))
+        n_chunks = max(1, math.ceil(targets.numel() / most_tokens))
         chunk_tokens = max(1, math.ceil(targets.numel() / n_chunks))
-    device = hidden.device.type
     # autocast does not reach into the function below; gradients keep the types of what they belong to
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     loss: Tensor = _LinearCrossEntropy.apply(
@@ -71,37 +80,53 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_weight = (training and needed for needed in ctx.needs_input_grad[:2])
         exact = torch.promote_types(dtype, torch.float32)
         counted = (targets != IGNORED).to(exact)
-        n_counted = counted.sum()
-        total = torch.zeros_like(n_counted)
+        total = torch.zeros((), dtype=exact, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
+        V, D = weight.shape
         w = weight.to(dtype)
+        n_padding = -V % _MULTIPLE.get(hidden.device.type, 1)
+        if n_padding:
+            w = F.pad(w, (0, 0, 0, n_padding))
 
         for start in range(0, len(hidden), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
             h, counts = hidden[rows].to(dtype), counted[rows, None]
             target = targets[rows, None].clamp(min=0)  # an ignored one may point anywhere
-            log_probabilities = torch.log_softmax(h @ w.T, dim=-1, dtype=exact)  # (chunk, V)
-            total -= (log_probabilities.gather(1, target) * counts).sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            grad = log_probabilities.exp_()  # softmax, in the memory of its logarithm
-            grad.scatter_add_(1, target, -torch.ones_like(target, dtype=exact))
-            grad = grad.mul_(counts / n_counted).to(dtype)
+            logits = h @ w.T  # (chunk, V)
+            if n_padding:
+                logits[:, V:] = -math.inf  # tokens that do not exist have no probability
+            for part in _parts(logits, V):
+                log_probabilities = torch.log_softmax(logits[part], dim=-1, dtype=exact)
+                total -= (log_probabilities.gather(1, target[part]) * counts[part]).sum()
+                if wants_hidden or wants_weight:
+                    grad = log_probabilities.exp_()  # softmax, in the memory of its logarithm
+                    grad.scatter_add_(1, target[part], -torch.ones_like(target[part], dtype=exact))
+                    logits[part] = grad  # narrow again, where nobody needs the logits any more
             if grad_hidden is not None:
-                grad_hidden[rows] = grad @ w
+                grad_hidden[rows] = (logits @ w) * counts
             if grad_weight is not None:
-                grad_weight += grad.T @ h
-        ctx.save_for_backward(grad_hidden, grad_weight)
+                h = h * counts.to(dtype)
+                for part in _parts(grad_weight, D):
+                    grad_weight[part] += logits[:, part].T @ h
+        n_counted = counted.sum()
+        ctx.save_for_backward(grad_hidden, grad_weight, n_counted)
         return total / n_counted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        grad_hidden, grad_weight = (
-            None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors
-        )
+        *grads, n_counted = ctx.saved_tensors
+        scale = grad_loss / n_counted
+        grad_hidden, grad_weight = (None if grad is None else grad * scale.to(grad.dtype) for grad in grads)
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _parts(matrix: Tensor, n_columns: int) -> Iterator[slice]:
+    """All rows of `matrix`: on a CPU, as many at a time as stay in its cache between operations."""
+    n_rows = len(matrix)
+    step = max(1, _CACHED_NUMBERS // n_columns) if matrix.device.type == "cpu" else max(1, n_rows)
+    return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
 
 def perplexity(loss: float) -> float:
