@@ -376,7 +376,8 @@ def test_the_crc_is_that_of_the_bytes_and_then_of_the_sha256(tmp_path):
     "manifest",
     ["", "{", "[]", "{}", '{"files": []}', '{"files": {"first.txt": 4}}',
      '{"files": {"first.txt": {"bytes": 4, "sha256": ""}}}',
-     '{"files": {"first.txt": {"bytes": "four", "sha256": "%s"}}}' % ("0" * 64), '{"files": {"first.txt": {"bytes": 4}}}'],
+     '{"files": {"first.txt": {"bytes": "four", "sha256": "%s"}}}' % ("0" * 64),
+     '{"files": {"first.txt": {"bytes": 4}}}'],
 )  # fmt: skip
 def test_a_manifest_that_is_none_is_a_problem_and_not_a_crash(tmp_path, manifest):
     write_folder(tmp_path / "model", "text")
