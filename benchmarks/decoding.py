@@ -9,7 +9,7 @@ from benchmarks.gpt2_weights import load_ours, write_gpt2
 from benchmarks.limits import READ
 from benchmarks.onnx_gpt2 import onnxruntime_side, write_onnx_model
 from benchmarks.rows import OURS, Bound, Ratio, Row, Setting, Share, Side, Taken
-from benchmarks.texts import NEW_TOKENS, PROMPT_TOKENS, Text, collect, referee, time_texts
+from benchmarks.texts import Task, Text, collect, referee, time_texts
 from glassgpt.model import gpt2
 from glassgpt.model.costs import count_parameters
 
@@ -18,7 +18,7 @@ ALLOWED = {"float32": 1e-3, "bfloat16": 0.3, "int8": 0.5}
 """How far behind the highest score a token may be; the scores' deviation is 1.7."""
 
 
-def write_ours(numbers: str, n_prompts: int, setting: Setting) -> Taken:
+def write_ours(numbers: str, task: Task, setting: Setting) -> Taken:
     from glassgpt.generation import SamplingConfig, generate
 
     model = load_ours(setting, numbers)
@@ -26,7 +26,7 @@ def write_ours(numbers: str, n_prompts: int, setting: Setting) -> Taken:
     def write(prompts: list[list[int]], n_tokens: int) -> Text:
         return collect(generate(model, prompts, SamplingConfig(max_new_tokens=n_tokens, temperature=0.0)))
 
-    return time_texts(write, n_prompts, setting)
+    return time_texts(write, task, setting)
 
 
 def prepare(setting: Setting, formats: Sequence[Callable[[Setting], None]] = ()) -> None:
@@ -42,28 +42,38 @@ def weights_read(numbers: str) -> Bound:
     return Bound(READ, n_read * BYTES[numbers], f"{n_read / 1e6:.1f}M weights a token in {numbers}")
 
 
-def row(name: str, numbers: str, n_prompts: int, sides: tuple[Side, ...], **more: Any) -> Row:
-    many = "batch 1" if n_prompts == 1 else f"batch {n_prompts}"
+def row(name: str, what: str, numbers: str, task: Task, sides: tuple[Side, ...], **more: Any) -> Row:
+    timed = (
+        "the time runs from the call to the first new token"
+        if task.only_first
+        else f"{task.new_tokens} new ones; the time runs from the first new token to the last"
+    )
     return Row(
         name=name,
-        what=f"decode 124M, {many}, {numbers}",
-        unit="tokens/s",
-        how=f"{n_prompts} × {PROMPT_TOKENS} random tokens, then {NEW_TOKENS} new ones; the time runs from "
-        "the first new token to the last. Every process writes 8 tokens to warm up, then the text twice.",
-        sides=(Side(OURS, partial(write_ours, numbers, n_prompts)), *sides),
-        check=partial(referee, ALLOWED[numbers]),
+        what=f"{what}, {numbers}",
+        unit="s" if task.only_first else "tokens/s",
+        how=f"{task.n_prompts} × {task.prompt_tokens} random tokens, {timed}. Every process writes "
+        "8 tokens to warm up, and is then timed twice.",
+        sides=(Side(OURS, partial(write_ours, numbers, task)), *sides),
+        check=partial(referee, task, ALLOWED[numbers]),
         **more,
     )
 
 
-TRANSFORMERS = Side("transformers", partial(peers.write_transformers, 1), "transformers")
+def transformers_side(task: Task) -> Side:
+    return Side("transformers", partial(peers.write_transformers, task), "transformers")
+
+
+ONE, MANY = Task(), Task(n_prompts=32)
+LONG = Task(prompt_tokens=900, new_tokens=8, only_first=True)
 
 ROWS = [
     row(
         "decode-float32",
+        "decode 124M, batch 1",
         "float32",
-        1,
-        (TRANSFORMERS, peers.ctranslate2_side("float32")),
+        ONE,
+        (transformers_side(ONE), peers.ctranslate2_side("float32")),
         prepare=partial(prepare, formats=(peers.write_ctranslate2_folder,)),
         goals=(
             Ratio(beside=("transformers",), at_least=2.8, aim=3.5),
@@ -74,8 +84,9 @@ ROWS = [
     ),
     row(
         "decode-bfloat16",
+        "decode 124M, batch 1",
         "bfloat16",
-        1,
+        ONE,
         (peers.llama_side("f16"),),
         prepare=partial(prepare, formats=(peers.write_gguf_files,)),
         goals=(Ratio(beside=("llama.cpp f16",), at_least=1.4, aim=1.8), Share(aim=0.8)),
@@ -83,8 +94,9 @@ ROWS = [
     ),
     row(
         "decode-int8",
+        "decode 124M, batch 1",
         "int8",
-        1,
+        ONE,
         (peers.llama_side("q8_0"), onnxruntime_side(), peers.ctranslate2_side("int8")),
         prepare=partial(
             prepare,
@@ -98,11 +110,25 @@ ROWS = [
     ),
     row(
         "decode-batch-32",
+        "decode 124M, batch 32",
         "float32",
-        32,
-        (Side("transformers", partial(peers.write_transformers, 32), "transformers"),),
+        MANY,
+        (transformers_side(MANY),),
         prepare=prepare,
         goals=(Ratio(beside=("transformers",), at_least=2.0, aim=3.0),),
         rounds=2,
+    ),
+    *(
+        row(
+            f"prompt-{numbers}",
+            "124M reads a prompt of 900 tokens",
+            numbers,
+            LONG,
+            (transformers_side(LONG),),
+            prepare=prepare,
+            goals=(Ratio(beside=("transformers",), at_least=1.8, aim=2.5),),
+            rounds=2,
+        )
+        for numbers in BYTES
     ),
 ]

@@ -10,12 +10,12 @@ from typing import Any
 
 from benchmarks.gpt2_weights import load_theirs, their_folder
 from benchmarks.rows import Setting, Side, Taken
-from benchmarks.texts import Text, time_texts
+from benchmarks.texts import Task, Text, time_texts
 
 CONTEXT, VOCABULARY = 1024, 50_257
 
 
-def write_transformers(n_prompts: int, setting: Setting) -> Taken:
+def write_transformers(task: Task, setting: Setting) -> Taken:
     """Their `generate` with its cache."""
     import torch
 
@@ -50,7 +50,7 @@ def write_transformers(n_prompts: int, setting: Setting) -> Taken:
         assert streamer.text is not None
         return streamer.text
 
-    return time_texts(write, n_prompts, setting)
+    return time_texts(write, task, setting)
 
 
 # CTranslate2
@@ -104,7 +104,7 @@ def write_ctranslate2(numbers: str, setting: Setting) -> Taken:
         )
         return text
 
-    return time_texts(write, 1, setting)
+    return time_texts(write, Task(), setting)
 
 
 # llama.cpp
@@ -195,4 +195,4 @@ def write_llama(kind: str, setting: Setting) -> Taken:
             text.add([likeliest()])
         return text
 
-    return time_texts(write, 1, setting)
+    return time_texts(write, Task(), setting)

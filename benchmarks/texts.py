@@ -14,7 +14,19 @@ from typing import Any
 from benchmarks.gpt2_weights import load_theirs, random_prompts
 from benchmarks.rows import OURS, Check, Setting, Taken
 
-PROMPT_TOKENS, NEW_TOKENS = 64, 128
+
+@dataclass(frozen=True)
+class Task:
+    """What is written: so many new tokens behind each of some random prompts."""
+
+    n_prompts: int = 1
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    only_first: bool = False
+    """The figure is the seconds to the first new token, not the tokens/s behind it."""
+
+    def prompts(self) -> list[list[int]]:
+        return random_prompts(self.n_prompts, self.prompt_tokens)
 
 
 @dataclass
@@ -49,12 +61,14 @@ Write = Callable[[list[list[int]], int], Text]
 """Continues prompts by so many tokens, always the likeliest."""
 
 
-def time_texts(write: Write, n_prompts: int, setting: Setting, n_texts: int = 2) -> Taken:
-    """Write the text once to warm up, then `n_texts` times for the figures."""
-    prompts = random_prompts(n_prompts, PROMPT_TOKENS)
-    n_tokens = 8 if setting.quick else NEW_TOKENS
+def time_texts(write: Write, task: Task, setting: Setting, n_texts: int = 2) -> Taken:
+    """Write eight tokens to warm up, then the text `n_texts` times for the figures."""
+    prompts = task.prompts()
+    n_tokens = min(8, task.new_tokens) if setting.quick else task.new_tokens
     write(prompts, 8)
     texts = [write(prompts, n_tokens) for _ in range(1 if setting.quick else n_texts)]
+    if task.only_first:
+        return Taken([text.first_seconds for text in texts], output=texts[0].rows)
     return Taken(
         [text.tokens_a_second for text in texts],
         output=texts[0].rows,
@@ -70,7 +84,7 @@ def collect(steps: Iterable[Sequence[int]]) -> Text:
     return text
 
 
-def referee(allowed: float, setting: Setting, outputs: Mapping[str, Any]) -> Check:
+def referee(task: Task, allowed: float, setting: Setting, outputs: Mapping[str, Any]) -> Check:
     """Whether each token of ours is within `allowed` of the score that the referee finds highest.
 
     With its peers' tokens it is the same; a peer beyond `allowed` is told, and speaks not against ours.
@@ -81,7 +95,7 @@ def referee(allowed: float, setting: Setting, outputs: Mapping[str, Any]) -> Che
     said, far = [], {}
     for name, rows in outputs.items():
         lost, n_same, n_tokens = 0.0, 0, 0
-        for prompt, row in zip(random_prompts(len(rows), PROMPT_TOKENS), rows, strict=True):
+        for prompt, row in zip(task.prompts(), rows, strict=True):
             with torch.inference_mode():
                 logits = model(torch.tensor([prompt + row])).logits[0, len(prompt) - 1 : -1]  # (T, V)
             chosen = logits.gather(1, torch.tensor(row)[:, None])[:, 0]
