@@ -30,7 +30,7 @@ help: ## list these commands
 	@echo
 	@echo '  PYTHON=python3.12         the Python for .venv (default: the first of 3.11 to 3.14 that is found)'
 	@echo '  TORCH=auto|cpu|cuda       the build of PyTorch (auto: CUDA only where there is an NVIDIA GPU)'
-	@echo '  ARGS="-k attention"       more arguments for demo, test (pytest), lab and course (ARGS=03: that chapter)'
+	@echo '  ARGS="-k attention"       more arguments for demo, test (pytest), bench, lab and course (ARGS=03: that chapter)'
 
 demo: setup ## from raw text to a GPT that writes, in three minutes
 	@$(venv)/glassgpt demo $(ARGS)
@@ -61,11 +61,9 @@ check: develop ## lint, formatting and types
 	@echo 'check: mypy …'
 	@$(venv)/python -m mypy
 
-bench: develop ## print the benchmarks' tables: ours beside its peers, on this machine
-	@for benchmark in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
-		echo "bench: $$benchmark …"; \
-		$(venv)/python $$benchmark || exit 1; \
-	done
+bench: ## measure ours, its peers and this machine's limits, and write benchmarks/RESULTS.md
+	@$(bootstrap) bench
+	@$(venv)/python -m benchmarks $(ARGS)
 
 clean: ## remove .venv and what tools left behind; your runs/ stay
 	@echo 'clean: removing .venv, build/, dist/ and caches …'

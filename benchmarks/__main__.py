@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,14 @@ def measure(options: argparse.Namespace) -> int:
             if reason:
                 say(f"{row.name}: {reason}")
                 continue
-            measured = measure_row(replace(row, rounds=options.rounds or row.rounds), setting, limits, say)
+            try:
+                measured = measure_row(
+                    replace(row, rounds=options.rounds or row.rounds), setting, limits, say
+                )
+            except Exception:  # the others can still be measured; what this row had in RESULTS.md stays
+                traceback.print_exc()
+                failed.append(row.name)
+                continue
             readings.append(Reading(row, measured))
             if not measured["check"]["agrees"]:
                 failed.append(row.name)
@@ -132,7 +140,7 @@ def measure(options: argparse.Namespace) -> int:
     if options.quick:
         say("--quick: a trial, of which nothing is kept; its figures mean nothing")
     if failed:
-        say(f"outputs disagree: {', '.join(failed)}")
+        say(f"failed, or outputs disagree: {', '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -6,122 +6,63 @@ the same model in float32, in the loop that everyone writes: random windows, cro
 about 1.88. Ours is `glassgpt.training.train` with Muon, which needs a quarter of the steps.
 
 Their time is that of the loop alone; ours that of the whole call, with the text prepared, checkpoint and
-picture written. Losses are measured afterwards, in float32 on all that is held out. Every run has a process
-of its own, and theirs stands between two of ours. Then ours trains once for three minutes.
+picture written. Losses are measured afterwards, in float32 on all that is held out.
 """
 
-import argparse
 import math
-import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from _side_by_side import alone, print_machine, print_table, verdict
+from benchmarks.rows import OURS, AtMost, Check, Ratio, Row, Setting, Side, Taken
 
-TARGET_LOSS, TARGET_SHARE = 1.88, 1 / 3
-LONG_MINUTES, LONG_LOSS = 3.0, 1.70
-THEIR_STEPS, OUR_STEPS = 2000, 500
-
-
-def main() -> int:
-    options = read_options()
-    print_machine()
-    ours = [alone(train_ours, options.data, OUR_STEPS)]
-    theirs = alone(train_theirs, options.data, options.their_steps)
-    ours.append(alone(train_ours, options.data, OUR_STEPS))
-    seconds = statistics.median(run["seconds"] for run in ours)
-    loss = max(run["loss"] for run in ours)
-    their_seconds = theirs["seconds"] * THEIR_STEPS / options.their_steps
-    rows = [
-        ["AdamW loop, float32", *cells(THEIR_STEPS, their_seconds, theirs["loss"])],
-        [f"glassgpt, muon, {ours[0]['precision']}", *cells(OUR_STEPS, seconds, loss)],
-    ]
-    if options.long:
-        steps = round(60 * LONG_MINUTES * OUR_STEPS / seconds)
-        long = alone(train_ours, options.data, steps)
-        rows.append(
-            [f"glassgpt, {LONG_MINUTES:g} minutes", *cells(long["steps"], long["seconds"], long["loss"])]
-        )
-    print_table(["", "steps", "seconds", "ms a step", "held-out loss"], rows)
-    if options.their_steps < THEIR_STEPS:
-        print(
-            f"Their time is that of {options.their_steps} steps, times {THEIR_STEPS / options.their_steps:g}."
-        )
-
-    share = seconds / their_seconds
-    claim = f"{TARGET_LOSS} in {share:.2f} of their time; wanted {TARGET_SHARE:.2f}"
-    reached = [verdict(claim, loss <= TARGET_LOSS and share <= TARGET_SHARE)]
-    if options.long:
-        claim = f"{long['loss']:.3f} after {long['seconds'] / 60:.1f} minutes; wanted below {LONG_LOSS:.2f}"
-        reached.append(verdict(claim, long["loss"] < LONG_LOSS))
-    return 0 if all(reached) else 1
+CORPUS = "tinyshakespeare"
+TARGET_LOSS, LONG_LOSS = 1.88, 1.70
+THEIR_STEPS, OUR_STEPS, LONG_STEPS, QUICK_STEPS = 2000, 500, 6500, 20
+LOSS = "held-out loss"
 
 
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="Quick: --their-steps 200 --no-long, about a minute on two cores.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data", default="tinyshakespeare", help="corpus or text file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--their-steps",
-        type=int,
-        default=THEIR_STEPS,
-        help="stop theirs early and extrapolate (default: all)",
-    )
-    parser.add_argument(
-        "--long", action=argparse.BooleanOptionalAction, default=True, help="also train for three minutes"
-    )
-    return parser.parse_args()
-
-
-def cells(steps: int, seconds: float, loss: float) -> list[str]:
-    return [f"{steps:,}", f"{seconds:.1f}", f"{1000 * seconds / steps:.1f}", f"{loss:.4f}"]
-
-
-def our_config(data: str, out: Path, steps: int):
+def our_config(out: Path, n_steps: int) -> Any:
     from glassgpt.model import ModelConfig
     from glassgpt.training import OptimizerConfig, ScheduleConfig, TrainConfig
 
     return TrainConfig(
-        data=data,
+        data=CORPUS,
         out=out,
         tokenizer="char",
         model=ModelConfig(context_length=64, d_model=128, n_layers=4, n_heads=4),
-        steps=steps,
+        steps=n_steps,
         micro_batch_size=12,
         optimizer=OptimizerConfig(name="muon", lr=0.016, muon_lr=0.03),
         schedule=ScheduleConfig(kind="wsd", warmup_steps=20, decay_fraction=0.95, min_lr_ratio=0.0),
         device="cpu",
-        eval_every_steps=steps,
+        eval_every_steps=n_steps,
         sample_every_steps=None,
-        checkpoint_every_steps=steps,
-        max_minutes=LONG_MINUTES,
+        checkpoint_every_steps=n_steps,
     )
 
 
-def train_ours(data: str, steps: int) -> dict:
+def train_ours(n_steps: int, setting: Setting) -> Taken:
     from glassgpt.data import TokenShards
     from glassgpt.training import load_for_use, train
     from glassgpt.training.precision import choose_execution
 
+    n_steps = QUICK_STEPS if setting.quick else n_steps
     with tempfile.TemporaryDirectory() as folder:
-        config = our_config(data, Path(folder) / "run", steps)
+        config = our_config(Path(folder) / "run", n_steps)
         started = time.perf_counter()
         result = train(config, say=lambda _: None)
-        seconds = time.perf_counter() - started
+        taken = time.perf_counter() - started
         model, _ = load_for_use(result.run, "cpu")
         loss = held_out_loss(model, TokenShards.open(result.run / "data"))
     precision = str(choose_execution(config).dtype).removeprefix("torch.")
-    return {"steps": result.step, "seconds": seconds, "loss": loss, "precision": precision}
+    return Taken([taken], output=loss, beside={LOSS: loss, "steps": result.step}, note=precision)
 
 
-def train_theirs(data: str, steps: int) -> dict:
+def train_theirs(setting: Setting) -> Taken:
     import torch
     import torch.nn.functional as F
 
@@ -129,9 +70,10 @@ def train_theirs(data: str, steps: int) -> dict:
     from glassgpt.model import GPT, ModelConfig
 
     B, T = 12, 64
+    n_steps = QUICK_STEPS if setting.quick else THEIR_STEPS
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = make_tokenizer("char", read_corpus(data), vocab_size=0, val_fraction=0.1)
-        shards = prepare(data, Path(folder) / "data", tokenizer, progress=False)
+        tokenizer = make_tokenizer("char", read_corpus(CORPUS), vocab_size=0, val_fraction=0.1)
+        shards = prepare(CORPUS, Path(folder) / "data", tokenizer, progress=False)
         tokens = torch.from_numpy(shards.train[:].astype("int64"))
         torch.manual_seed(0)
         model = GPT(
@@ -143,7 +85,7 @@ def train_theirs(data: str, steps: int) -> dict:
         optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99))
 
         started = time.perf_counter()
-        for step in range(steps):
+        for step in range(n_steps):
             for group in optimizer.param_groups:
                 group["lr"] = their_learning_rate(step)
             starts = torch.randint(len(tokens) - T, (B,))
@@ -154,7 +96,9 @@ def train_theirs(data: str, steps: int) -> dict:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        return {"seconds": time.perf_counter() - started, "loss": held_out_loss(model, shards)}
+        taken = time.perf_counter() - started
+        loss = held_out_loss(model, shards)
+    return Taken([taken], output=loss, beside={LOSS: loss, "steps": n_steps})
 
 
 def their_learning_rate(step: int) -> float:
@@ -164,7 +108,7 @@ def their_learning_rate(step: int) -> float:
     return (1e-4 + (1e-3 - 1e-4) * cosine) * min(1, (step + 1) / 100)
 
 
-def held_out_loss(model, shards) -> float:
+def held_out_loss(model: Any, shards: Any) -> float:
     import torch
     import torch.nn.functional as F
 
@@ -180,5 +124,51 @@ def held_out_loss(model, shards) -> float:
     return total / windows[1].numel()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def check_losses(wanted: float, setting: Setting, outputs: Mapping[str, Any]) -> Check:
+    said = ", ".join(f"{name} {loss:.4f}" for name, loss in outputs.items())
+    return Check(
+        setting.quick or outputs[OURS] <= wanted,
+        f"the loss on all that is held out, in float32: {said}; ours may be {wanted:.2f} at most.",
+    )
+
+
+def no_corpus() -> str | None:
+    from glassgpt.data import read_corpus
+    from glassgpt.errors import GlassGPTError
+
+    try:
+        read_corpus(CORPUS)
+    except GlassGPTError as error:
+        return f"needs {CORPUS}. {error}"
+    return None
+
+
+ROWS = [
+    Row(
+        name="shakespeare",
+        what=f"characters of Shakespeare to a held-out loss of {TARGET_LOSS}",
+        unit="s",
+        how=f"{THEIR_STEPS:,} steps of theirs, {OUR_STEPS} of ours.",
+        sides=(
+            Side(OURS, partial(train_ours, OUR_STEPS)),
+            Side("a plain loop with AdamW, float32", train_theirs),
+        ),
+        check=partial(check_losses, TARGET_LOSS),
+        goals=(Ratio(beside=("a plain loop with AdamW, float32",), at_least=3.0),),
+        rounds=1,
+        in_default_set=False,
+        unable=no_corpus,
+    ),
+    Row(
+        name="shakespeare-long",
+        what="the same for about three minutes",
+        unit="s",
+        how=f"{LONG_STEPS:,} steps of ours.",
+        sides=(Side(OURS, partial(train_ours, LONG_STEPS)),),
+        check=partial(check_losses, LONG_LOSS),
+        goals=(AtMost(at_most=LONG_LOSS, of=LOSS),),
+        rounds=1,
+        in_default_set=False,
+        unable=no_corpus,
+    ),
+]

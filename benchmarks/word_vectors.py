@@ -1,142 +1,164 @@
-"""Word vectors beside gensim's: nearest words over all of Google's vectors' size, and reading their file.
+"""Word vectors beside gensim's: nearest words among as many as Google's vectors have, and reading their file.
 
-    python benchmarks/word_vectors.py                   3,000,000 × 300 random numbers: 8 GB at the peak
-    python benchmarks/word_vectors.py --words 300000    a tenth of that
-
-Both libraries ask the same matrix in the same process, in turns, and medians are taken. The limit is the
-memory: each query reads the matrix once, so it is compared with a plain sum over it. Ours measures the
-vectors' lengths when it takes them, gensim at its first question; what memory each needs for that is the
-peak beyond the matrix itself. The file holds a tenth of the words in the binary format, and lies in the
-disk's cache. gensim is left out where it is not installed.
+Each asks a random matrix of its own process. The limit is the memory: a question reads the matrix once. Ours
+measures the vectors' lengths when it takes them, gensim at its first question; what either needs for that is
+in the peak.
 """
 
-import argparse
-import importlib.util
-import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from _side_by_side import alone, peak_gigabytes, print_machine, print_table, verdict
+from benchmarks.limits import READ
+from benchmarks.processes import peak_gigabytes, seconds
+from benchmarks.rows import OURS, AtMost, Bound, Check, Ratio, Row, Setting, Side, Taken
 
-from glassgpt.embeddings import WordVectors, load_word2vec, write_word2vec
-
-TARGET_SECONDS = 1.0
-TARGET_PEAK = 9.0  # GB, of which the matrix is 3.6
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--words", type=int, default=3_000_000, help="default: %(default)s")
-    parser.add_argument("--numbers", type=int, default=300, help="in each vector (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=7, help="of each question (default: %(default)s)")
-    options = parser.parse_args()
-    print_machine()
-    shape = options.words, options.numbers
-    reached = [questions(*shape, options.runs), *files(shape[0] // 10, shape[1])]
-    return 0 if all(reached) else 1
+N, D = 3_000_000, 300
+N_QUICK, N_FILE = 30_000, 300_000
+PEAK = "GB at the peak, of which 3.6 are the matrix"
 
 
-def questions(n: int, d: int, runs: int) -> bool:
-    """Nearest words and analogies over n × d numbers."""
-    measured, limit = alone(ask, n, d, runs)
-    print(f"\n{n:,} words × {d} numbers, {n * d * 4 / 1e9:.1f} GB; seconds")
-    print_table(
-        ["", "ready", "nearest 10", "analogy", "peak GB"],
-        [[name, *(f"{value:.3f}" for value in row[:3]), f"{row[3]:.1f}"] for name, row in measured.items()],
-    )
-    print(f"the limit: a sum over the matrix takes {limit:.3f} s")
-    _, nearest, analogy, peak = measured["ours"]
-    claim = f"{max(nearest, analogy):.2f} s a question at a peak of {peak:.1f} GB"
-    return verdict(
-        f"{claim}; wanted below {TARGET_SECONDS} s and {TARGET_PEAK} GB",
-        max(nearest, analogy) < TARGET_SECONDS and peak < TARGET_PEAK,
-    )
+def words_and_matrix(n: int) -> tuple[list[str], Any]:
+    import numpy as np
 
-
-def ask(n: int, d: int, runs: int) -> tuple[dict[str, tuple[float, float, float, float]], float]:
-    """For each library: seconds until it is ready, for a nearest and an analogy, and the peak of memory.
-
-    And the seconds of a sum over the whole matrix.
-    """
-    matrix = np.empty((n, d), np.float32)
+    matrix = np.empty((n, D), np.float32)
     random = np.random.default_rng(0)
     for start in range(0, n, 100_000):  # all at once would pass through a second matrix
         random.standard_normal(out=matrix[start : start + 100_000], dtype=np.float32)
-    words = [f"w{place}" for place in range(n)]
-
-    started = time.perf_counter()
-    ours = WordVectors(words, matrix)
-    ready = {"ours": time.perf_counter() - started}
-    peaks = {"ours": peak_gigabytes()}
-    asked: dict[str, list[Callable[[], Any]]] = {
-        "ours": [lambda: ours.nearest("w7"), lambda: ours.analogy(["w1", "w2"], ["w3"])]
-    }
-    if importlib.util.find_spec("gensim"):
-        from gensim.models import KeyedVectors
-
-        theirs = KeyedVectors(d)
-        theirs.vectors, theirs.index_to_key, theirs.key_to_index = matrix, ours.words, ours.index
-        started = time.perf_counter()
-        theirs.fill_norms()
-        ready["gensim"] = time.perf_counter() - started
-        peaks["gensim"] = peak_gigabytes()
-        asked["gensim"] = [
-            lambda: theirs.most_similar("w7"),
-            lambda: theirs.most_similar(positive=["w1", "w2"], negative=["w3"]),
-        ]
-        for ask_ours, ask_theirs in zip(*asked.values(), strict=True):
-            assert [word for word, _ in ask_ours()] == [word for word, _ in ask_theirs()]
-    seconds = interleaved({**asked, "sum": [matrix.sum]}, runs)
-    limit = seconds.pop("sum")[0]
-    return {name: (ready[name], *seconds[name], peaks[name]) for name in asked}, limit
+    return [f"w{place}" for place in range(n)], matrix
 
 
-def interleaved(asked: dict[str, list[Callable[[], Any]]], runs: int) -> dict[str, list[float]]:
-    """The median seconds of each question to each library, one after another in turns."""
-    taken: dict[str, list[list[float]]] = {name: [[] for _ in questions] for name, questions in asked.items()}
-    for _ in range(runs + 1):
-        for name, questions in asked.items():
-            for place, question in enumerate(questions):
-                started = time.perf_counter()
-                question()
-                taken[name][place].append(time.perf_counter() - started)
-    return {name: [statistics.median(row[1:]) for row in rows] for name, rows in taken.items()}
+def ask_ours(setting: Setting) -> Taken:
+    from glassgpt.embeddings import WordVectors
+
+    words, matrix = words_and_matrix(N_QUICK if setting.quick else N)
+    made: list[WordVectors] = []
+    ready = seconds(lambda: made.append(WordVectors(words, matrix)))
+    (vectors,) = made
+    return ask(lambda: vectors.nearest("w7"), lambda: vectors.analogy(["w1", "w2"], ["w3"]), ready)
 
 
-def files(n: int, d: int) -> list[bool]:
-    """Reading n × d numbers from word2vec's binary format and from its text."""
-    matrix = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
-    vectors = WordVectors([f"w{place}" for place in range(n)], matrix)
-    reached = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, part in (("vectors.bin", n), ("vectors.txt", n // 10)):
-            path = Path(folder) / name
-            write_word2vec(WordVectors(vectors.words[:part], matrix[:part]), path)
-            readers: dict[str, list[Callable[[], Any]]] = {"ours": [lambda path=path: load_word2vec(path)]}
-            if importlib.util.find_spec("gensim"):
-                from gensim.models import KeyedVectors
+def ask_gensim(setting: Setting) -> Taken:
+    from gensim.models import KeyedVectors
 
-                readers["gensim"] = [
-                    lambda path=path: KeyedVectors.load_word2vec_format(path, binary=path.suffix == ".bin")
-                ]
-            seconds = {name: row[0] for name, row in interleaved(readers, 3).items()}
-            print(f"\nreading {path.name}, {part:,} words, {path.stat().st_size / 1e6:.0f} MB")
-            print_table(
-                ["", "seconds", "words/s"],
-                [[name, f"{s:.2f}", f"{part / s:,.0f}"] for name, s in seconds.items()],
-            )
-            if "gensim" in seconds:
-                times = seconds["gensim"] / seconds["ours"]
-                reached.append(verdict(f"{times:.1f} × as fast as gensim; wanted more than 1", times > 1))
-    return reached
+    words, matrix = words_and_matrix(N_QUICK if setting.quick else N)
+    vectors = KeyedVectors(D)
+    vectors.vectors, vectors.index_to_key = matrix, words
+    vectors.key_to_index = {word: place for place, word in enumerate(words)}
+    return ask(
+        lambda: vectors.most_similar("w7"),
+        lambda: vectors.most_similar(positive=["w1", "w2"], negative=["w3"]),
+        seconds(vectors.fill_norms),
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def ask(nearest: Callable[[], Any], analogy: Callable[[], Any], ready: float) -> Taken:
+    answers = [[word for word, _ in question()] for question in (nearest, analogy)]
+    return Taken(
+        [seconds(nearest) for _ in range(5)],
+        output=answers,
+        beside={
+            "s until ready": ready,
+            "s an analogy": min(seconds(analogy) for _ in range(3)),
+            PEAK: peak_gigabytes(),
+        },
+    )
+
+
+def check_answers(setting: Setting, outputs: Mapping[str, Any]) -> Check:
+    return Check(
+        all(answers == outputs[OURS] for answers in outputs.values()),
+        "the ten nearest words and the ten of an analogy, in the same order, on the same random vectors.",
+    )
+
+
+# Files
+
+
+def vectors_file(setting: Setting, kind: str) -> Path:
+    return setting.folder / f"vectors.{kind}"
+
+
+def write_files(setting: Setting) -> None:
+    """360 MB in word2vec's binary format, a tenth of it as text; unless the other row has written them."""
+    from glassgpt.embeddings import WordVectors, write_word2vec
+
+    if not vectors_file(setting, "txt").exists():
+        n = N_QUICK if setting.quick else N_FILE
+        words, matrix = words_and_matrix(n)
+        for kind, part in (("bin", n), ("txt", n // 10)):
+            write_word2vec(WordVectors(words[:part], matrix[:part]), vectors_file(setting, kind))
+
+
+def read_ours(kind: str, setting: Setting) -> Taken:
+    from glassgpt.embeddings import load_word2vec
+
+    return read(
+        lambda: load_word2vec(vectors_file(setting, kind)), lambda found: (found.words, found.vectors)
+    )
+
+
+def read_gensim(kind: str, setting: Setting) -> Taken:
+    from gensim.models import KeyedVectors
+
+    path = vectors_file(setting, kind)
+    return read(
+        lambda: KeyedVectors.load_word2vec_format(path, binary=kind == "bin"),
+        lambda found: (found.index_to_key, found.vectors),
+    )
+
+
+def read(load: Callable[[], Any], parts: Callable[[Any], tuple[list[str], Any]]) -> Taken:
+    import zlib
+
+    words, matrix = parts(load())
+    output = [len(words), words[0], words[-1], zlib.crc32(matrix.tobytes())]
+    return Taken([seconds(load) for _ in range(2)], output)
+
+
+def check_files(setting: Setting, outputs: Mapping[str, Any]) -> Check:
+    n_words, _, _, checksum = outputs[OURS]
+    return Check(
+        all(output == outputs[OURS] for output in outputs.values()),
+        f"{n_words:,} words, the first and the last of them, and the CRC-32 of all numbers ({checksum:08x}).",
+    )
+
+
+ROWS = [
+    Row(
+        name="nearest-words",
+        what="the 10 nearest of 3,000,000 words × 300",
+        unit="s",
+        how="a question to vectors that are ready, five times in each process.",
+        sides=(Side(OURS, ask_ours), Side("gensim", ask_gensim, "gensim")),
+        check=check_answers,
+        goals=(
+            Ratio(beside=("gensim",), at_least=1.0),
+            AtMost(at_most=1.0),
+            AtMost(at_most=9.0, of=PEAK),
+        ),
+        bound=Bound(READ, N * D * 4, "the matrix once, 3.6 GB"),
+        rounds=2,
+    ),
+    *(
+        Row(
+            name=f"word2vec-{kind}",
+            what=what,
+            unit="s",
+            how="the file lies in the disk's cache; twice in each process, behind once that is not counted.",
+            sides=(
+                Side(OURS, partial(read_ours, kind)),
+                Side("gensim", partial(read_gensim, kind), "gensim"),
+            ),
+            check=check_files,
+            goals=(Ratio(beside=("gensim",), at_least=1.0),),
+            prepare=write_files,
+            rounds=2,
+        )
+        for kind, what in (
+            ("bin", "read 300,000 words × 300, binary"),
+            ("txt", "read 30,000 words × 300, text"),
+        )
+    ),
+]

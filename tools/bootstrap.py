@@ -2,6 +2,7 @@
 
     python3 tools/bootstrap.py runtime     what `glassgpt` needs
     python3 tools/bootstrap.py course      and what the course's notebooks need
+    python3 tools/bootstrap.py bench       and the benchmarks' peers
     python3 tools/bootstrap.py develop     and what the tests and checks need
 
 The Makefile calls this. What is already there is left alone; what was interrupted while its files were
@@ -47,9 +48,15 @@ OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons that the pinned packages are bu
 STAGES: dict[str, list[str]] = {  # extras of pyproject.toml
     "runtime": [],
     "course": ["course"],
+    "bench": ["bench"],
     "develop": ["course", "kaggle", "test", "check"],
 }
-WANTS = {"runtime": "glassgpt needs", "course": "the course needs", "develop": "its tests and checks need"}
+WANTS = {
+    "runtime": "glassgpt needs",
+    "course": "the course needs",
+    "bench": "the benchmarks measure",
+    "develop": "its tests and checks need",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
