@@ -10,7 +10,7 @@ import pytest
 # before those modules are first imported.
 WITH_SHAPES = ["data.batches", "model", "generation", "inspection.tracing", "by_hand"]
 WITH_SHAPES += ["embeddings.pairs", "embeddings.skip_gram"]
-WITH_SHAPES += [f"training.{name}" for name in ("evaluation", "loss", "muon", "optimizer", "trainer")]
+WITH_SHAPES += [f"training.{name}" for name in ("evaluation", "loss", "muon", "optimizer", "step", "trainer")]
 jaxtyping.install_import_hook([f"glassgpt.{name}" for name in WITH_SHAPES], "beartype.beartype")
 
 os.environ["MPLBACKEND"] = "agg"  # no test opens a window

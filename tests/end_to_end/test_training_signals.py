@@ -74,12 +74,12 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, number
 
 SLOW_STEP = """
 import time
-import glassgpt.training.trainer as trainer
-real = trainer.clip_gradients
+import glassgpt.training.step as step
+real = step.clip_gradients
 def slow(*arguments):
     time.sleep(30)
     return real(*arguments)
-trainer.clip_gradients = slow
+step.clip_gradients = slow
 """
 
 

@@ -1,17 +1,28 @@
 """Device, precision and compilation are chosen, and said out loud."""
 
+import shutil
+
 import pytest
 import torch
 
 from glassgpt.errors import ConfigError
+from glassgpt.model.config import gpt2
+from glassgpt.training import precision
 from glassgpt.training.config import TrainConfig
 from glassgpt.training.precision import choose_execution
 
 
-def test_what_is_asked_for_is_what_is_used():
+@pytest.fixture
+def compiler(monkeypatch):
+    """A machine with a C++ compiler and Triton."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(precision, "find_spec", lambda name: name)
+
+
+def test_what_is_asked_for_is_what_is_used(compiler):
     execution = choose_execution(TrainConfig(device="cpu", precision="bfloat16", compile="on"))
     assert (execution.device.type, execution.dtype, execution.compiled) == ("cpu", torch.bfloat16, True)
-    assert execution.describe() == "cpu (1 threads), bfloat16, compiled kernels"
+    assert execution.describe() == "cpu (1 threads), bfloat16 (as asked), compiled kernels (as asked)"
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "avx2"])
@@ -20,6 +31,40 @@ def test_on_a_processor_auto_takes_bfloat16_only_where_it_has_instructions_for_i
     execution = choose_execution(TrainConfig(device="cpu"))
     expected = torch.float32 if capability == "avx2" else torch.bfloat16
     assert (execution.dtype, execution.compiled) == (expected, False)
+    words = "has no instructions for bfloat16" if capability == "avx2" else "has instructions for that"
+    assert f"(it {words}), kernels as they come (compiling takes half a minute" in execution.describe()
+
+
+@pytest.mark.parametrize(("steps", "compiled"), [(100, False), (100_000, True)])
+def test_a_gpu_gets_compiled_kernels_where_the_run_is_long_enough(monkeypatch, compiler, steps, compiled):
+    monkeypatch.setattr(precision, "choose_device", torch.device)
+    config = TrainConfig(device="cuda", precision="bfloat16", model=gpt2("124M"), steps=steps)
+    execution = choose_execution(config)
+    assert execution.compiled == compiled
+    assert execution.why_compiled == (
+        "a minute, which this run earns back"
+        if compiled
+        else "compiling takes a minute, more than this run would gain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "absent", "words"),
+    [("cpu", "compiler", r"a C\+\+ compiler such as g\+\+"), ("cuda", "triton", "Triton")],
+)
+def test_without_a_compiler_auto_does_without_and_on_is_a_config_error(
+    monkeypatch, compiler, device, absent, words
+):
+    monkeypatch.setattr(precision, "choose_device", torch.device)
+    if absent == "compiler":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    else:
+        monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    settings = {"device": device, "precision": "float32", "model": gpt2("124M"), "steps": 10**6}
+    assert not choose_execution(TrainConfig(**settings)).compiled
+    assert not choose_execution(TrainConfig(**settings, compile="off")).compiled
+    with pytest.raises(ConfigError, match=rf"compile=on needs {words}, which is not here\. Install it"):
+        choose_execution(TrainConfig(**settings, compile="on"))
 
 
 def test_autocast_reaches_products_and_spares_weights():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerEr
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.folder import load_model
 from glassgpt.model.gpt import GPT
+from glassgpt.training import step as one_step
 from glassgpt.training import trainer
 from glassgpt.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
@@ -169,14 +171,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
 
 
 def test_lost_numbers_are_found_between_log_steps(tiny_config, silent, monkeypatch):
-    real, calls = trainer.clip_gradients, []
+    real, calls = one_step.clip_gradients, []
 
     def poisoned(parameters, max_norm):
         calls.append(1)
         norm = real(parameters, max_norm)
         return norm * float("nan") if len(calls) == 8 else norm
 
-    monkeypatch.setattr(trainer, "clip_gradients", poisoned)
+    monkeypatch.setattr(one_step, "clip_gradients", poisoned)
     with pytest.raises(
         ConfigError, match=r"at step 8 .*gradient norm nan.*Last good checkpoint: step_000007.*now 1\)"
     ):
@@ -184,7 +186,7 @@ def test_lost_numbers_are_found_between_log_steps(tiny_config, silent, monkeypat
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tiny_config, silent, monkeypatch):
-    real = trainer.set_learning_rate
+    real = one_step.set_learning_rate
 
     def reckless(optimizer, share):
         real(optimizer, share)
@@ -194,7 +196,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tiny_config, silent, monkey
 
     config = tiny_config(checkpoint_every_steps=1, eval_every_steps=99, log_every_steps=99)
     saved = partial(config.out.glob, "checkpoints/step_*")
-    monkeypatch.setattr(trainer, "set_learning_rate", reckless)
+    monkeypatch.setattr(one_step, "set_learning_rate", reckless)
     with pytest.raises(
         ConfigError, match=r"Weights are no longer numbers at step 3 .*checkpoint: step_000002\."
     ):
@@ -301,7 +303,8 @@ def test_a_run_folder_that_cannot_be_written_is_an_error_at_once(tiny_config, tm
 
 def test_compiled_kernels_are_used_when_asked_for(tiny_config, silent, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
     train(tiny_config(steps=1), say=silent)
     assert not compiled
     train(tiny_config(steps=2, compile="on"), resume=True, say=silent)
@@ -312,7 +315,12 @@ def test_bfloat16_learns_as_float32_does(tiny_config, tmp_path, silent):
     changes = {"steps": 30, "optimizer": OptimizerConfig(lr=0.01), "sample_every_steps": None}
     full = train(tiny_config(precision="float32", **changes), say=silent)
     half = train(tiny_config(precision="bfloat16", out=tmp_path / "half", **changes), say=silent)
-    assert half.val_loss == pytest.approx(full.val_loss, abs=0.1)
-    assert half.val_loss != full.val_loss
+    losses = [
+        [record["loss"] for record in read_metrics(run.run) if "loss" in record] for run in (full, half)
+    ]
+    # Of 3.3, falling to 2.4: bfloat16's 8 bits are 0.01 of it an operation, and rounding goes both ways.
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    assert losses[1] != losses[0]
+    assert half.val_loss == pytest.approx(full.val_loss, abs=0.02)
     model, _ = load_model(half.checkpoint)
     assert model.head.weight.dtype == torch.float32

@@ -62,11 +62,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
 
     A single query with no mask is the newest token: it may look at everything there is.
     """
-    H, T, Dh = q.shape[1:]
-    is_causal, is_grouped = mask is None and T > 1, k.shape[1] < H
+    n_heads, n_tokens, d_head = q.shape[1:]
+    is_causal, is_grouped = mask is None and n_tokens > 1, k.shape[1] < n_heads
     if v.device.type != "cpu" or v.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=is_grouped)
-    if is_causal and T <= 4 * Dh:  # the weights, H · T for each token, are then at most 4 D wide
+    if is_causal and n_tokens <= 4 * d_head:  # the weights, H · T for each token, are then at most 4 D wide
         return _attend_in_products(q, k, v, dropout)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.float(), k.float(), v.float()

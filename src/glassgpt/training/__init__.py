@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from glassgpt.training.metrics import read_metrics as read_metrics
     from glassgpt.training.optimizer import make_optimizer as make_optimizer
     from glassgpt.training.schedule import learning_rate as learning_rate
+    from glassgpt.training.step import TrainStep as TrainStep
     from glassgpt.training.trainer import TrainResult as TrainResult
     from glassgpt.training.trainer import train as train
 
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "metrics": ["read_metrics"],
         "optimizer": ["make_optimizer"],
         "schedule": ["learning_rate"],
+        "step": ["TrainStep"],
         "trainer": ["TrainResult", "train"],
     },
 )

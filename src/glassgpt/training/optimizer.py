@@ -46,10 +46,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Float[Tensor, ""]:
     """Scale all gradients together so that their norm is at most `max_norm`; return the norm before.
 
-    g ← g · min(1, max_norm / ‖g‖) (arXiv:1211.5063). The norm stays on the device: nobody waits for it.
+    g ← g · min(1, max_norm / ‖g‖) (arXiv:1211.5063). On an accelerator the norm stays there, and nobody waits
+    for it; a CPU has it at hand, and need not multiply by 1.
     """
     parameters = list(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if max_norm is not None:
+    if max_norm is not None and (norm.device.type != "cpu" or not norm <= max_norm):
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

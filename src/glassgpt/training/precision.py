@@ -1,16 +1,22 @@
 """Where the arithmetic happens, in which numbers, and whether kernels are compiled for it."""
 
 import contextlib
-import ctypes
-import sys
-from dataclasses import dataclass
+import os
+import shutil
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 
 from glassgpt.errors import ConfigError
+from glassgpt.model.costs import estimate
 from glassgpt.training.config import TrainConfig
+from glassgpt.training.processor import fit_threads, keep_freed_memory
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as in glibc's malloc.h
+_COMPILING_PAYS_FROM = 1e16
+"""FLOPs of a run behind which compiling has earned back its minute on a GPU: some minutes of a small one."""
+
+_AS_ASKED = "as asked"
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Execution:
     device: torch.device
     dtype: torch.dtype
     compiled: bool
+    why_dtype: str = _AS_ASKED
+    why_compiled: str = _AS_ASKED
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Inside, large matrix products run in `dtype`; weights, sums and the optimizer stay float32.
@@ -30,28 +38,76 @@ class Execution:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
+    def prepare(self) -> None:
+        """Set this process up for training on the device, for as long as it lives."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            fit_threads()
+
     def describe(self) -> str:
-        """What was chosen, in a few words for people."""
+        """What was chosen and why, in a few words for people."""
         name = {
             "cuda": lambda: torch.cuda.get_device_name(self.device),
             "cpu": lambda: f"{torch.get_num_threads()} threads",
         }.get(self.device.type, lambda: "")()
         kernels = "compiled kernels" if self.compiled else "kernels as they come"
         number = str(self.dtype).removeprefix("torch.")
-        return f"{self.device}{f' ({name})' if name else ''}, {number}, {kernels}"
+        return (
+            f"{self.device}{f' ({name})' if name else ''}, {number} ({self.why_dtype}), "
+            f"{kernels} ({self.why_compiled})"
+        )
 
 
 def choose_execution(config: TrainConfig) -> Execution:
     """What this machine does best, where the configuration leaves it open.
 
-    Raises ConfigError when it asks for a device that is not there.
+    Raises ConfigError when it asks for a device that is not there, or for compiling without a compiler.
     """
     device = choose_device(config.device)
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(config.precision)
-    if dtype is None:
-        dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-    compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
-    return Execution(device, dtype, compiled)
+    dtype, why_dtype = _choose_dtype(config, device)
+    compiled, why_compiled = _choose_compiling(config, device)
+    return Execution(device, dtype, compiled, why_dtype, why_compiled)
+
+
+def _choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, str]:
+    if config.precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision], _AS_ASKED
+    if multiplies_bfloat16(device):
+        return torch.bfloat16, "it has instructions for that"
+    return torch.float32, "it has no instructions for bfloat16"
+
+
+def _choose_compiling(config: TrainConfig, device: torch.device) -> tuple[bool, str]:
+    missing = _missing_for_compiling(device)
+    if config.compile == "on" and missing:
+        raise ConfigError(f"compile=on needs {missing}, which is not here. Install it, or use compile=off.")
+    if config.compile != "auto":
+        return config.compile == "on", _AS_ASKED
+    if device.type == "cpu":
+        return False, "compiling takes half a minute and gains 5% at most"
+    if device.type != "cuda":
+        return False, "compiling is for CUDA"
+    if missing:
+        return False, f"compiling needs {missing}, which is not here"
+    if _flops(config) < _COMPILING_PAYS_FROM:
+        return False, "compiling takes a minute, more than this run would gain"
+    return True, "a minute, which this run earns back"
+
+
+def _missing_for_compiling(device: torch.device) -> str | None:
+    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
+    if not any(compiler and shutil.which(compiler) for compiler in compilers):
+        return "a C++ compiler such as g++"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "Triton"
+    return None
+
+
+def _flops(config: TrainConfig) -> float:
+    """What a run computes, from its configuration alone: going on with it, one chooses as at its start."""
+    model = replace(config.model, vocab_size=config.model.vocab_size or config.tokenizer_vocab_size)
+    tokens = config.steps * config.n_micro_batches * config.micro_batch_size * model.context_length
+    return float(estimate(model).training_flops_per_token * tokens)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -62,20 +118,6 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
-
-
-def keep_freed_memory() -> None:
-    """Let the C library of Linux keep what PyTorch frees instead of giving it back to the system.
-
-    A training step allocates the same large tensors again and again; each time, the system would clear
-    their pages anew, which takes a quarter of a CPU step. Holds for the rest of the process.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc; musl has none
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def choose_device(name: str) -> torch.device:

@@ -24,15 +24,15 @@ from glassgpt.training.clock import Clock
 from glassgpt.training.config import RUN_CONFIG, TrainConfig
 from glassgpt.training.evaluation import evaluate
 from glassgpt.training.interruption import Interruption
-from glassgpt.training.loss import bits_per_byte, linear_cross_entropy
+from glassgpt.training.loss import bits_per_byte
 from glassgpt.training.metrics import MetricsLog, read_metrics
-from glassgpt.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from glassgpt.training.plot import LOSS_PLOT, draw_loss
-from glassgpt.training.precision import Execution, choose_execution, keep_freed_memory
+from glassgpt.training.precision import Execution, choose_execution
 from glassgpt.training.progress import Progress, Say
 from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, only_trainer, open_data
 from glassgpt.training.samples import sample_prompt, write_sample
 from glassgpt.training.schedule import learning_rate, share_of_highest
+from glassgpt.training.step import TrainStep
 
 Stopped = Literal["finished", "interrupted", "time", "early stop"]
 
@@ -65,8 +65,7 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -
     folder cannot be read or written.
     """
     execution = choose_execution(config)
-    if execution.device.type == "cpu":
-        keep_freed_memory()
+    execution.prepare()
     try:
         with (
             only_trainer(config.out),
@@ -111,16 +110,15 @@ class _Training:
         else:
             self.model, tokenizer = load_model(checkpoint, execution.device)
             check_belongs(checkpoint, self.model, tokenizer, model_config, shards)
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.step = TrainStep(self.model, config, execution)
         self.state = TrainState()
         if checkpoint is not None:
-            self.state = load_checkpoint(checkpoint, self.model, self.optimizer)
+            self.state = load_checkpoint(checkpoint, self.model, self.step.optimizer)
             if self.state.step > config.steps:
                 raise ConfigError(
                     f"steps={config.steps:,} is below step {self.state.step:,}, which the run in "
                     f"{config.out} has reached. Give more steps."
                 )
-        self.hidden = torch.compile(self.model.hidden) if execution.compiled else self.model.hidden
         self.checkpoint = checkpoint
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
 
@@ -160,22 +158,8 @@ class _Training:
         """Step number `step`: the loss before it and the norm of its gradient, both still on the device."""
         config, n_micro_batches = self.config, self.config.n_micro_batches
         torch.manual_seed(dropout_seed(config.seed, step))
-        loss = torch.zeros((), device=self.execution.device)
-        for n in range(n_micro_batches):
-            token_ids, targets = (
-                part.to(self.execution.device)
-                for part in self.batches.batch((step - 1) * n_micro_batches + n)
-            )
-            with self.execution.autocast():
-                # All micro-batches have the same number of tokens: the mean of means is the mean.
-                part = linear_cross_entropy(self.hidden(token_ids), self.model.head.weight, targets)
-                part = part / n_micro_batches
-            part.backward()
-            loss += part.detach()
-        grad_norm = clip_gradients(self.model.parameters(), config.optimizer.grad_clip)
-        set_learning_rate(self.optimizer, share_of_highest(step, config))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        numbers = range((step - 1) * n_micro_batches, step * n_micro_batches)
+        loss, grad_norm = self.step(map(self.batches.batch, numbers), share_of_highest(step, config))
         n_tokens = n_micro_batches * config.micro_batch_size * config.model.context_length
         self.state.tokens += n_tokens
         self.clock.count(n_tokens)
@@ -235,7 +219,7 @@ class _Training:
             self.metrics.sync()  # before the checkpoint that counts on these lines
             self.state.seconds = self.clock.seconds()
             self.checkpoint = save_checkpoint(
-                self.config.out, self.model, self.tokenizer, self.optimizer, self.state
+                self.config.out, self.model, self.tokenizer, self.step.optimizer, self.state
             )
             prune_checkpoints(self.config.out, self.config.keep_checkpoints, self.state.best_step)
             draw_loss(read_metrics(self.config.out), self.config.out / LOSS_PLOT)

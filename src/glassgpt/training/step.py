@@ -1,0 +1,64 @@
+"""One step of training: what the loop repeats, and a benchmark times. Chapter 06."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glassgpt.model.gpt import GPT
+from glassgpt.training.config import TrainConfig
+from glassgpt.training.loss import linear_cross_entropy
+from glassgpt.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
+from glassgpt.training.precision import Execution
+
+Batch = tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]
+
+
+class TrainStep:
+    """Gradients of the mean loss over some micro-batches, clipped, and one step of `optimizer` along them.
+
+    Nothing in it waits for an accelerator, which computes while the processor makes the next micro-batch; and
+    all of a run's micro-batches have one shape, for which everything up to the loss is compiled once.
+    """
+
+    def __init__(self, model: GPT, config: TrainConfig, execution: Execution) -> None:
+        def loss_of(token_ids: Tensor, targets: Tensor) -> Tensor:
+            return linear_cross_entropy(model.hidden(token_ids), model.head.weight, targets)
+
+        self.model, self.config, self.execution = model, config, execution
+        self.optimizer = make_optimizer(model, config.optimizer)
+        self.loss_of = torch.compile(loss_of, dynamic=False) if execution.compiled else loss_of
+
+    def __call__(
+        self, micro_batches: Iterable[Batch], lr_share: float = 1.0
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The loss before the step and the norm of its gradient, both still on the device.
+
+        `micro_batches` are `config.n_micro_batches` pairs of (token_ids, targets); each group of parameters
+        steps at `lr_share` of its highest learning rate.
+        """
+        device, n_micro_batches = self.execution.device, self.config.n_micro_batches
+        loss = torch.zeros((), device=device)
+        # Autocast keeps what it has rounded until it is left altogether. Within another one, that is the end
+        # of the step: each weight is rounded once for all micro-batches, and gradients add up in float32.
+        with torch.autocast(device.type, enabled=False):
+            for batch in micro_batches:
+                token_ids, targets = (_send(part, device) for part in batch)
+                with self.execution.autocast():
+                    # All micro-batches have the same number of tokens: the mean of means is the mean.
+                    part = self.loss_of(token_ids, targets) / n_micro_batches
+                part.backward()
+                loss += part.detach()
+        grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
+        set_learning_rate(self.optimizer, lr_share)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss, grad_norm
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; to a GPU from memory that it can read by itself, so that nobody waits."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
