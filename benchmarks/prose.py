@@ -64,7 +64,7 @@ def docstrings(source: str) -> list[str]:
     return [text for node in nodes if (text := ast.get_docstring(node))]
 
 
-def cut_safely(text: str, n_characters: int = 100_000) -> list[str]:
+def cut_safely(text: str, n_characters: int = 1000) -> list[str]:
     """`text` in parts of about that length, cut where GPT-2's pattern cuts too: before a space inside a line
     of words. The tokens of the parts are the tokens of the whole."""
     parts, start = [], 0
