@@ -97,8 +97,8 @@ def train_theirs(setting: Setting) -> Taken:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         taken = time.perf_counter() - started
-        loss = held_out_loss(model, shards)
-    return Taken([taken], output=loss, beside={LOSS: loss, "steps": n_steps})
+        held_out = held_out_loss(model, shards)
+    return Taken([taken], output=held_out, beside={LOSS: held_out, "steps": n_steps})
 
 
 def their_learning_rate(step: int) -> float:

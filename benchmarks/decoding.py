@@ -18,7 +18,7 @@ ALLOWED = {"float32": 1e-3, "bfloat16": 0.3, "int8": 0.5}
 """How far behind the highest score a token may be; the scores' deviation is 1.7."""
 
 
-def write_ours(numbers: str, task: Task, setting: Setting) -> Taken:
+def write_ours(numbers: Any, task: Task, setting: Setting) -> Taken:
     from glassgpt.generation import SamplingConfig, generate
 
     model = load_ours(setting, numbers)

@@ -95,12 +95,17 @@ def write_ctranslate2(numbers: str, setting: Setting) -> Taken:
 
     def write(prompts: list[list[int]], n_tokens: int) -> Text:
         text = Text()
+
+        def keep(step: Any) -> bool:
+            text.add([step.token_id])
+            return False  # True would end the text
+
         generator.generate_batch(
             [[str(token_id) for token_id in prompt] for prompt in prompts],
             max_length=n_tokens,
             min_length=n_tokens,
             include_prompt_in_result=False,
-            callback=lambda step: text.add([step.token_id]) or False,
+            callback=keep,
         )
         return text
 

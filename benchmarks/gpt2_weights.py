@@ -6,7 +6,7 @@ token costs does not depend on the weights.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.rows import Setting
 
@@ -38,12 +38,12 @@ def write_gpt2(setting: Setting) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and name != "head.weight":  # the head is the token embedding
-                weight *= LARGER
+                weight.mul_(LARGER)
     model.save_pretrained(our_folder(setting))
     convert(our_folder(setting), their_folder(setting), "huggingface")
 
 
-def load_ours(setting: Setting, numbers: str) -> "GPT":
+def load_ours(setting: Setting, numbers: Literal["float32", "bfloat16", "int8"]) -> "GPT":
     """Ours in float32, or with its weights in "bfloat16" or "int8"."""
     from glassgpt.model import GPT
 

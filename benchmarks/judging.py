@@ -69,9 +69,10 @@ class Reading:
 
     def judge(self, goal: Goal) -> list[Verdict]:
         if isinstance(goal, AtMost):
-            found = self.ours.median if goal.of is None else self.beside(goal.of)
+            median = self.ours.median if goal.of is None else self.beside(goal.of)
             unit = self.row.unit if goal.of is None else goal.of
-            return [Verdict(f"at most {figure(goal.at_most)} {unit}", reached(-found, -goal.at_most))]
+            return [Verdict(f"at most {figure(goal.at_most)} {unit}", median <= goal.at_most)]
+        found: float | None
         if isinstance(goal, Share):
             found, what = self.share, "% of the limit"
             wanted = [(word, f"{100 * part:.0f}", part) for word, part in bounds(goal)]
@@ -84,7 +85,7 @@ class Reading:
             )
             wanted = [(word, f"{part:g}", part) for word, part in bounds(goal)]
         return [
-            Verdict(f"{word} {said}{what}", None if found is None else reached(found, part))
+            Verdict(f"{word} {said}{what}", None if found is None else found >= part)
             for word, said, part in wanted
         ]
 
@@ -96,10 +97,6 @@ class Reading:
 def bounds(goal: Ratio | Share) -> list[tuple[str, float]]:
     named = [("at least", goal.at_least), ("aim", goal.aim)]
     return [(word, part) for word, part in named if part is not None]
-
-
-def reached(found: float, wanted: float) -> bool:
-    return found >= wanted
 
 
 def figure(value: float) -> str:

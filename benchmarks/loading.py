@@ -110,7 +110,7 @@ def row(kind: str, what: str, how: str, **more: Any) -> Row:
         ),
         check=check_logits,
         prepare=write_folders,
-        rounds=5,
+        rounds=3,
         **more,
     )
 

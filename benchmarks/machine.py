@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def key(machine: dict[str, Any]) -> str:
+def key(machine: Mapping[str, Any]) -> str:
     """What two runs must have in common to stand in one table."""
     parts = [machine["cpu"], f"{machine['cores']} cores", machine["gpu"]]
     return ", ".join(part for part in parts if part)
@@ -52,9 +54,7 @@ def cpu_model() -> str:
     """The processor's name, and its generation where the name says as little as that of a virtual machine."""
     if sys.platform == "linux":
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        fields = dict(
-            (part.strip() for part in line.split(":", 1)) for line in text.splitlines() if ":" in line
-        )
+        fields = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", text, re.MULTILINE))
         if "model name" in fields:
             numbers = [fields[name] for name in ("cpu family", "model") if name in fields]
             return f"{fields['model name']} ({'/'.join(numbers)})" if numbers else fields["model name"]

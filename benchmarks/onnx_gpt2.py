@@ -53,7 +53,8 @@ def gpt2_graph(weights: dict[str, Any]) -> Any:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes, constants = [], []
+    nodes: list[Any] = []
+    constants: list[Any] = []
 
     def constant(name: str, values: Any) -> str:
         constants.append(numpy_helper.from_array(values, name))
@@ -79,7 +80,7 @@ def gpt2_graph(weights: dict[str, Any]) -> Any:
     (tokens,) = node("Gather", weight("wte.weight"), "ids")
     (places,) = node("Gather", weight("wpe.weight"), "positions")
     (x,) = node("Add", tokens, places)  # (1, T, D)
-    renamed = {}
+    renamed: dict[str, str] = {}
     for layer in range(L):
         q, k, v = node(
             "Split",
@@ -111,10 +112,13 @@ def gpt2_graph(weights: dict[str, Any]) -> Any:
 
     integers, numbers = TensorProto.INT64, TensorProto.FLOAT
     cache_shape = [1, H, CONTEXT, D // H]
-    inputs = [("ids", integers, [1, "T"]), ("positions", integers, [1, "T"])]
+    inputs: list[tuple[str, Any, list[Any]]] = [
+        ("ids", integers, [1, "T"]),
+        ("positions", integers, [1, "T"]),
+    ]
     inputs += [("last_place", TensorProto.INT32, [1]), ("n_tokens", TensorProto.INT32, [1])]
     inputs += [(f"past_{kind}_{i}", numbers, cache_shape) for i in range(L) for kind in ("keys", "values")]
-    outputs = [("likeliest", integers, [1, 1])]
+    outputs: list[tuple[str, Any, list[Any]]] = [("likeliest", integers, [1, 1])]
     outputs += [(f"{kind}_{i}", numbers, cache_shape) for i in range(L) for kind in ("keys", "values")]
     graph = helper.make_graph(
         nodes,

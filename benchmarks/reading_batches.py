@@ -5,6 +5,7 @@ The file counts: the token at place p is p mod 65,521, so that a batch shows whe
 
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def timed(batch: Callable[[int], tuple[Any, Any]], setting: Setting) -> Taken:
             batch(step)
 
     read(0)
-    speeds = [n_batches / seconds(lambda time=time: read(time * n_batches)) for time in range(1, 6)]
+    speeds = [n_batches / seconds(partial(read, time * n_batches)) for time in range(1, 6)]
     shown = [[part.tolist() for part in batch(step)] for step in range(20)]
     return Taken(speeds, output=shown)
 

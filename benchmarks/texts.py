@@ -76,7 +76,7 @@ def time_texts(write: Write, task: Task, setting: Setting, n_texts: int = 2) -> 
     )
 
 
-def collect(steps: Iterable[Sequence[int]]) -> Text:
+def collect(steps: Iterable[Sequence[Any]]) -> Text:
     """The text of a generator that yields the tokens of each step."""
     text = Text()
     for step in steps:

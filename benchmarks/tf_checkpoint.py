@@ -8,7 +8,6 @@ memory, and nothing else.
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.loading import folder, write_folders
@@ -45,7 +44,7 @@ def read_tensorflow(setting: Setting) -> Taken:
 
 def read_raw(setting: Setting) -> Taken:
     (path,) = folder(setting, "openai").glob("*.data-*")
-    return repeated(lambda path=path: Path(path).read_bytes(), None, setting)
+    return repeated(path.read_bytes, None, setting)
 
 
 def sums(tensors: Mapping[str, Any]) -> dict[str, int]:
