@@ -12,11 +12,12 @@ from tests.house.repository import ROOT, SOURCE
 
 # One line, one level. What stands lower may import what stands higher or beside it.
 ORDER = [
-    {"errors", "checks", "lazy", "storage", "style"},
+    {"errors", "checks", "lazy", "storage", "style", "hardware"},
     {"tokenizers"},
     {"data"},
     {"embeddings"},
     {"model"},
+    {"decoding"},
     {"generation"},
     {"training"},
     {"pretrained"},

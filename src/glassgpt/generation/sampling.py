@@ -16,6 +16,18 @@ from torch import Tensor
 from glassgpt.generation.config import SamplingConfig
 
 
+def next_tokens(
+    logits: Float[Tensor, "B V"],
+    sampling: SamplingConfig,
+    seen: Bool[Tensor, "B V"],
+    generators: Sequence[torch.Generator],
+) -> Int[Tensor, " B"]:
+    """One token id for each row, drawn from `next_token_probabilities`; on the CPU."""
+    if _is_greedy(sampling, logits):  # where a draw could only point at the largest
+        return _penalised(logits, sampling, seen).argmax(dim=-1).cpu()
+    return draw(next_token_probabilities(logits, sampling, seen), generators)
+
+
 def next_token_probabilities(
     logits: Float[Tensor, "B V"],
     sampling: SamplingConfig,
@@ -28,9 +40,8 @@ def next_token_probabilities(
     Raises GenerationError when top_k is above the vocabulary.
     """
     sampling.check_vocabulary(logits.shape[-1])
-    if seen is not None and sampling.repetition_penalty != 1:
-        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature < torch.finfo(logits.dtype).tiny:  # dividing by less would be dividing by zero
+    logits = _penalised(logits, sampling, seen)
+    if _is_greedy(sampling, logits):
         return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
     logits = scale_by_temperature(logits, sampling.temperature)
     if sampling.top_k is not None:
@@ -40,6 +51,16 @@ def next_token_probabilities(
     if sampling.min_p is not None:
         logits = keep_min_p(logits, sampling.min_p)
     return logits.softmax(dim=-1)
+
+
+def _is_greedy(sampling: SamplingConfig, logits: Tensor) -> bool:
+    return sampling.temperature < torch.finfo(logits.dtype).tiny  # dividing by less would be dividing by zero
+
+
+def _penalised(logits: Tensor, sampling: SamplingConfig, seen: Tensor | None) -> Tensor:
+    if seen is None or sampling.repetition_penalty == 1:
+        return logits
+    return penalise_repetition(logits, seen, sampling.repetition_penalty)
 
 
 def penalise_repetition(
@@ -72,10 +93,17 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     """
     if p == 1:
         return logits  # a sum of many rounded numbers may reach 1 before the last of them
-    probabilities, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    mass_before = F.pad(probabilities.cumsum(dim=-1)[:, :-1], (1, 0))  # (B, V)
-    removed = torch.empty_like(mass_before, dtype=torch.bool).scatter(-1, order, mass_before >= p)
-    return logits.masked_fill(removed, -torch.inf)
+    probabilities = logits.softmax(dim=-1)
+    # Tokens below (1 − p) / V sum to less than 1 − p, so those before them reach p: there is no need to sort
+    # them. A language model leaves some hundreds.
+    candidates = probabilities >= (1 - p) / probabilities.shape[-1]
+    kept = torch.zeros_like(candidates)
+    for row in range(len(probabilities)):
+        token_ids = candidates[row].nonzero()[:, 0]
+        descending, order = probabilities[row, token_ids].sort(descending=True, stable=True)
+        mass_before = F.pad(descending.cumsum(dim=0)[:-1], (1, 0))
+        kept[row, token_ids[order[mass_before < p]]] = True
+    return logits.masked_fill(~kept, -torch.inf)
 
 
 def keep_min_p(logits: Float[Tensor, "B V"], min_p: float) -> Float[Tensor, "B V"]:
@@ -117,8 +145,9 @@ def draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generat
     Inverse transform sampling: lay the probabilities end to end, let one uniform number point at a place.
     """
     # A CPU sums in order and in float64, so that a probability of 0 has no place a number could point at.
-    ends = probabilities.cpu().double().cumsum(dim=-1)  # (B, V)
-    uniform = torch.stack(
-        [torch.rand(1, generator=generator, dtype=torch.double) for generator in generators]
-    )
-    return torch.searchsorted(ends, uniform * ends[:, -1:], right=True)[:, 0]  # (B,)
+    token_ids = torch.empty(len(probabilities), dtype=torch.long)
+    for row, (values, generator) in enumerate(zip(probabilities.cpu(), generators, strict=True)):
+        ends = values.double().cumsum(dim=0)  # (V,); of one row at a time, which fits a processor's cache
+        uniform = torch.rand(1, generator=generator, dtype=torch.double)
+        token_ids[row] = torch.searchsorted(ends, uniform * ends[-1], right=True)[0]
+    return token_ids

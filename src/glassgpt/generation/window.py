@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from glassgpt.decoding import NativeStep, why_not_native
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 
@@ -55,6 +56,7 @@ class CachedWindowReader(WindowReader):
         n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
         self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
         self.shortened: list[int] = []  # rows whose cached keys and values no longer fit their window
+        self.native = NativeStep(model) if why_not_native(model) is None else None
 
     def append(self, token_ids: list[int]) -> None:
         self.shortened = [
@@ -67,12 +69,23 @@ class CachedWindowReader(WindowReader):
             return self._read_prompts()
         if self.shortened:
             self._make_room()
-        return self._read([window[-1:] for window in self.windows], self.cache)
+        return self._read_newest()
 
     def _read_prompts(self) -> Float[Tensor, "B V"]:
         n_columns = max(len(window) for window in self.windows)
         self._set_padding(n_columns, [len(window) for window in self.windows])
-        return self._read([[0] * (n_columns - len(window)) + window for window in self.windows], self.cache)
+        rows = [[0] * (n_columns - len(window)) + window for window in self.windows]
+        if self.native is None:
+            return self._read(rows, self.cache)
+        if n_columns > 1:
+            self.model.hidden(torch.tensor([row[:-1] for row in rows]), self.cache)
+        return self._read_newest()
+
+    def _read_newest(self) -> Float[Tensor, "B V"]:
+        newest = [window[-1] for window in self.windows]
+        if self.native is not None:
+            return self.native.logits(newest, self.cache)
+        return self._read([[token_id] for token_id in newest], self.cache)
 
     def _make_room(self) -> None:
         """Read the shortened windows again, into the rightmost columns; drop what is now padding in all rows.
@@ -101,5 +114,6 @@ class CachedWindowReader(WindowReader):
         self.cache.n_padding = torch.tensor(padding, device=self.device) if any(padding) else None
 
     def _empty_cache(self, n_rows: int, max_tokens: int) -> KVCache:
-        weight = self.model.head.weight
-        return KVCache(self.model.config, n_rows, max_tokens, device=weight.device, dtype=weight.dtype)
+        # Norms are of the activations' type, whatever the matrices are.
+        dtype = next(self.model.final_norm.parameters()).dtype
+        return KVCache(self.model.config, n_rows, max_tokens, device=self.device, dtype=dtype)

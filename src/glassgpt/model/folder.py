@@ -40,6 +40,11 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tied_embeddings:
         del weights["head.weight"]  # the same numbers as token_embedding.weight
+    if any(weight.dtype == torch.int8 for weight in weights.values()):
+        raise CheckpointError(
+            "A model quantised to 8-bit integers is for generating only, and is not saved: save the model that "
+            "it was made from."
+        )
     description = {"format": "glassgpt", "model": model.config.to_dict()}
     if tokenizer is not None:
         if tokenizer.vocab_size > model.config.vocab_size:

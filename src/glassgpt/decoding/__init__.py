@@ -1,0 +1,20 @@
+"""Logits, faster: the step that generates one token, and weights in fewer bits."""
+
+from typing import TYPE_CHECKING
+
+from glassgpt.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from glassgpt.decoding.build import why_no_library as why_no_library
+    from glassgpt.decoding.native import NativeStep as NativeStep
+    from glassgpt.decoding.native import why_not_native as why_not_native
+    from glassgpt.decoding.quantization import quantize as quantize
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "build": ["why_no_library"],
+        "native": ["NativeStep", "why_not_native"],
+        "quantization": ["quantize"],
+    },
+)

@@ -1,0 +1,187 @@
+"""The decoding step in C++ (`step.cpp`): whether it can serve a model, and its call.
+
+It computes what `model(token_ids, cache)` does for one token a row on a CPU, from the same weights where they
+lie and with the same cache. PyTorch's way stays for everything else, and is what the step is tested against.
+"""
+
+import ctypes
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glassgpt.decoding.build import library, why_no_library
+from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
+from glassgpt.model.block import Block
+from glassgpt.model.gpt import GPT
+from glassgpt.model.kv_cache import KVCache
+from glassgpt.model.positions import rotary_angles
+
+_FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+_WIDTH = 64  # numbers that a vector's load takes at most; no row of weights has a rest
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("format", ctypes.c_int32),
+        ("largest", ctypes.c_float),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("attention_norm", "feedforward_norm")),
+        *((name, _Matrix) for name in ("qkv", "output", "gate", "up", "down")),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("blocks", ctypes.POINTER(_Block)),
+        ("final_norm", _Norm),
+        ("head", _Matrix),
+        *((name, ctypes.c_int64) for name in ("n_blocks", "n_heads", "n_kv_heads", "d_head", "window")),
+        ("norm_eps", ctypes.c_float),
+        ("is_rmsnorm", ctypes.c_int32),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "logits", "keys", "values")),
+        *((name, ctypes.c_void_p) for name in ("n_padding", "cosine", "sine")),
+        *((name, ctypes.c_int64) for name in ("n_rows", "n_tokens", "max_tokens", "rotary_stride")),
+        ("cache_format", ctypes.c_int32),
+    )
+
+
+def why_not_native(model: GPT) -> str | None:
+    """Why the C++ step cannot serve `model`, in a few words; None where it can."""
+    config = model.config
+    device = model.head.weight.device
+    if device.type != "cpu":
+        return f"the model is on {device}"
+    dtypes = {tensor.dtype for tensor in model.state_dict().values()}
+    if not dtypes <= _FORMATS.keys():
+        return f"its weights are {', '.join(str(d).removeprefix('torch.') for d in dtypes - _FORMATS.keys())}"
+    if config.d_model % _WIDTH or config.hidden_width % _WIDTH or config.d_head % 16:
+        return (
+            f"its widths are not multiples of {_WIDTH} (d_model {config.d_model}, d_ff "
+            f"{config.hidden_width}) or of 16 (d_head {config.d_head})"
+        )
+    known = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, QuantizedLinear, QuantizedEmbedding)
+    for name, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)) and type(module) not in known:
+            return f"{name} is a {type(module).__name__}, which it does not know"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{name or 'the model'} has hooks, which it would not call"
+    return why_no_library()
+
+
+class NativeStep:
+    """`model`'s decoding step, over its weights as they are now; `why_not_native` must have been None."""
+
+    def __init__(self, model: GPT) -> None:
+        config = model.config
+        self.model = model
+        self.kept: list[Tensor] = []  # what the pointers below point into
+        self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
+        self.description = _Model(
+            blocks=self.blocks,
+            final_norm=self._norm(model.final_norm),
+            head=self._matrix(model.head),
+            n_blocks=config.n_layers,
+            n_heads=config.n_heads,
+            n_kv_heads=config.kv_heads,
+            d_head=config.d_head,
+            window=config.attention_window or 0,
+            norm_eps=config.norm_eps,
+            is_rmsnorm=config.norm == "rmsnorm",
+        )
+
+    def logits(self, token_ids: list[int], cache: KVCache) -> Float[Tensor, "B V"]:
+        """The logits of what follows `token_ids`, one for each of the cache's rows, in float32.
+
+        Reads the tokens into the cache. Raises GenerationError as `GPT.hidden` does when it is full.
+        """
+        model, config, n_rows = self.model, self.model.config, len(token_ids)
+        cache.check_room(n_rows, 1)
+        positions = torch.tensor([cache.n_tokens])
+        if cache.n_padding is not None:
+            positions = (positions - cache.n_padding).clamp(min=0)  # (B,)
+        x = model.token_embedding(torch.tensor(token_ids))
+        cosine = sine = None
+        if config.positions == "learned":
+            x = x + model.position_embedding(positions)
+        elif config.positions == "rope":
+            angles = rotary_angles(positions[:, None], config.d_head, config.rope_theta, torch.float32)
+            cosine, sine = (part.contiguous() for part in angles)  # (B or 1, 1, 1, Dh / 2)
+        x = x.float().contiguous()
+        if x.data_ptr() == model.token_embedding.weight.data_ptr():
+            x = x.clone()
+        logits = torch.empty(n_rows, config.vocab_size)
+        step = _Step(
+            x=x.data_ptr(),
+            logits=logits.data_ptr(),
+            keys=cache.keys.data_ptr(),
+            values=cache.values.data_ptr(),
+            n_padding=None if cache.n_padding is None else cache.n_padding.data_ptr(),
+            cosine=None if cosine is None else cosine.data_ptr(),
+            sine=None if sine is None else sine.data_ptr(),
+            n_rows=n_rows,
+            n_tokens=cache.n_tokens,
+            max_tokens=cache.max_tokens,
+            rotary_stride=config.d_head // 2 if len(positions) > 1 else 0,
+            cache_format=_FORMATS[cache.keys.dtype],
+        )
+        library().glassgpt_step(
+            ctypes.byref(self.description), ctypes.byref(step), ctypes.c_int32(torch.get_num_threads())
+        )
+        cache.advance(1)
+        return logits
+
+    def _block(self, block: nn.Module) -> _Block:
+        assert isinstance(block, Block)
+        attention, feedforward = block.attention, block.feedforward
+        return _Block(
+            attention_norm=self._norm(block.attention_norm),
+            feedforward_norm=self._norm(block.feedforward_norm),
+            qkv=self._matrix(attention.qkv_proj),
+            output=self._matrix(attention.o_proj),
+            gate=self._matrix(feedforward.gate_proj) if feedforward.gated else _Matrix(),
+            up=self._matrix(feedforward.up_proj),
+            down=self._matrix(feedforward.down_proj),
+        )
+
+    def _matrix(self, linear: nn.Linear | QuantizedLinear) -> _Matrix:
+        scale, largest = None, 0.0
+        if isinstance(linear, QuantizedLinear):
+            scale, largest = linear.scale, linear.largest_activation
+        return _Matrix(
+            weight=self._pointer(linear.weight, linear.weight.dtype),
+            scale=self._pointer(scale),
+            bias=self._pointer(linear.bias),
+            rows=linear.weight.shape[0],
+            columns=linear.weight.shape[1],
+            format=_FORMATS[linear.weight.dtype],
+            largest=largest,
+        )
+
+    def _norm(self, norm: nn.Module) -> _Norm:
+        vectors = dict(norm.named_parameters())
+        return _Norm(weight=self._pointer(vectors["weight"]), bias=self._pointer(vectors.get("bias")))
+
+    def _pointer(self, tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
+        if tensor is None:
+            return None
+        self.kept.append(tensor.detach().to(dtype).contiguous())
+        return self.kept[-1].data_ptr()

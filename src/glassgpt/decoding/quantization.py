@@ -1,0 +1,102 @@
+"""Weights in fewer bits: less to store, and less to read for each generated token.
+
+Generating one token reads every weight once, so its time follows their bytes. Only matrices shrink; norms,
+biases, positions, and what flows between them stay float32.
+"""
+
+import copy
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glassgpt.checks import not_one_of
+from glassgpt.errors import ConfigError
+from glassgpt.hardware import multiplies_bfloat16
+from glassgpt.model.gpt import GPT
+
+Quantization = Literal["bfloat16", "int8"]
+
+
+class QuantizedLinear(nn.Module):
+    """y = x Wᵀ + b with W in bfloat16, or as 8-bit integers with a scale for each row: W = scale · integers.
+
+    Products are computed in bfloat16 where the processor has it, which holds every 8-bit integer exactly.
+    """
+
+    scale: Tensor | None
+
+    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
+        self.register_buffer("scale", scale)  # (N)
+        self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
+        self.largest_activation = 0.0
+        """How large a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits."""
+        if scale is not None:
+            heaviest_row = int(weight.abs().sum(dim=1).max())
+            self.largest_activation = float(min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row)))
+
+    def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
+        dtype = torch.bfloat16 if multiplies_bfloat16(x.device) else x.dtype
+        y = F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)
+        if self.scale is not None:
+            y = y * self.scale
+        return y if self.bias is None else y + self.bias
+
+
+class QuantizedEmbedding(nn.Module):
+    """The rows of a matrix as `QuantizedLinear` stores it, looked up."""
+
+    scale: Tensor | None
+
+    def __init__(self, weight: Tensor, scale: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)  # (V, D)
+        self.register_buffer("scale", scale)  # (V)
+
+    def forward(self, token_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        rows = F.embedding(token_ids, self.weight).float()
+        return rows if self.scale is None else rows * self.scale[token_ids, None]
+
+
+def quantize(model: GPT, to: Quantization) -> GPT:
+    """`model` for generating only, with its matrices in `to`: half or a quarter of float32's bytes.
+
+    bfloat16 rounds each weight to 8 binary digits. int8 divides each row by scale = (its largest magnitude) /
+    127 and rounds to whole numbers: nothing is clipped, and no row is measured by another's outlier (absmax
+    by rows: Dettmers et al. 2022, arXiv:2208.07339 §2). `model` is left as it is; the new one shares its
+    vectors. Raises ConfigError for another name, or when the model's weights are not numbers.
+    """
+    if to not in get_args(Quantization):
+        raise ConfigError(not_one_of("quantize", to, Quantization))
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise ConfigError("Weights that are nan or infinite cannot be quantised. Load another checkpoint.")
+    with torch.no_grad():
+        # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
+        # a vector itself.
+        memo: dict[int, nn.Module | nn.Parameter] = {
+            id(parameter): nn.Parameter(parameter.float(), requires_grad=False)
+            for parameter in model.parameters()
+        }
+        linears = {
+            module: _rounded(module.weight, to) for module in model.modules() if isinstance(module, nn.Linear)
+        }
+        for linear, rounded in linears.items():
+            memo[id(linear)] = QuantizedLinear(*rounded, linear.bias)
+        embedding = model.token_embedding
+        tied = embedding.weight is model.head.weight
+        memo[id(embedding)] = QuantizedEmbedding(
+            *(linears[model.head] if tied else _rounded(embedding.weight, to))
+        )
+        return copy.deepcopy(model, memo).eval()
+
+
+def _rounded(weight: Float[Tensor, "N K"], to: Quantization) -> tuple[Tensor, Float[Tensor, " N"] | None]:
+    if to == "bfloat16":
+        return weight.to(torch.bfloat16), None
+    scale = weight.abs().amax(dim=1).float() / 127  # (N,)
+    divisor = scale.where(scale > 0, 1.0)[:, None]  # a row of zeros stays one
+    return (weight / divisor).round().to(torch.int8), scale

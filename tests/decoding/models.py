@@ -1,0 +1,44 @@
+"""Small models of every kind that the C++ step serves, with weights large enough for mistakes to show."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from glassgpt.decoding import why_no_library
+from glassgpt.model import GPT, ModelConfig
+
+needs_library = pytest.mark.skipif(
+    why_no_library() is not None,
+    reason=f"needs the C++ step: {why_no_library()}; install a C++ compiler (Debian: apt-get install g++)",
+)
+
+# Each value of each field meets each value of the others somewhere.
+KINDS = [
+    {
+        "norm": norm,
+        "positions": positions,
+        "feedforward": feedforward,
+        "n_kv_heads": n_kv_heads,
+        "attention_window": window,
+        "bias": bias,
+        "qkv_bias": not bias,
+        "tied_embeddings": bias,
+    }
+    for norm, (positions, feedforward), (n_kv_heads, window), bias in product(
+        ("layernorm", "rmsnorm"),
+        (("learned", "gelu"), ("rope", "swiglu"), ("rope", "gelu"), ("none", "swiglu")),
+        ((None, None), (2, 5), (1, None)),
+        (True, False),
+    )
+]
+
+
+def a_model(**fields) -> GPT:
+    torch.manual_seed(3)
+    sizes = {"vocab_size": 53, "context_length": 41, "d_model": 64, "n_layers": 2, "n_heads": 4}
+    model = GPT(ModelConfig(**(sizes | fields))).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) / 8)
+    return model

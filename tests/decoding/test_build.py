@@ -1,0 +1,104 @@
+"""Building the C++ step where something is in the way."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glassgpt.decoding import build
+from glassgpt.generation import SamplingConfig, generate
+from tests.decoding.models import a_model, needs_library
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """Nothing built yet in this process, and an empty cache."""
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
+    build._library.cache_clear()
+    yield tmp_path
+    build._library.cache_clear()
+
+
+def greedy(model) -> list[int]:
+    return list(generate(model, [3, 5], SamplingConfig(max_new_tokens=12, temperature=0.0)))
+
+
+@needs_library
+def test_it_is_built_once_and_kept(anew, monkeypatch):
+    assert build.why_no_library() is None
+    (kept,) = (anew / "native").iterdir()
+    build._library.cache_clear()
+    compilations = []
+    run = build._run
+    monkeypatch.setattr(build, "_run", lambda command: (compilations.append(command), run(command))[1])
+    assert build.why_no_library() is None
+    assert not any(str(build.SOURCE) in command for command in compilations)
+    assert list((anew / "native").iterdir()) == [kept]
+
+
+@needs_library
+def test_a_cache_that_may_only_be_read_is_no_obstacle(anew, monkeypatch):
+    (anew / "native").write_text("a file where the folder would be")
+    assert build.why_no_library() is None
+
+
+@needs_library
+def test_changed_flags_make_another_library(anew, monkeypatch):
+    assert build.why_no_library() is None
+    build._library.cache_clear()
+    monkeypatch.setattr(build, "_FLAGS", [*build._FLAGS, "-DSOMETHING"])
+    assert build.why_no_library() is None
+    assert len(list((anew / "native").iterdir())) == 2
+
+
+def test_without_a_compiler_pytorch_decodes_the_same(anew, monkeypatch):
+    expected = greedy(a_model())
+    build._library.cache_clear()
+    monkeypatch.setenv("PATH", str(anew))
+    monkeypatch.delenv("CXX", raising=False)
+    assert build.why_no_library() == "there is no C++ compiler (c++, g++, clang++)"
+    assert greedy(a_model()) == expected
+
+
+def test_a_compiler_that_fails_says_so_in_its_own_words(anew, monkeypatch):
+    broken = anew / "broken"
+    broken.write_text("#!/bin/sh\necho 'error: unsupported option -fopenmp' >&2; exit 1\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(broken))
+    assert build.why_no_library() == f"{broken} failed: error: unsupported option -fopenmp"
+    with pytest.raises(RuntimeError, match="unsupported option"):
+        build.library()
+
+
+def test_a_compiler_that_is_not_there_is_named(anew, monkeypatch):
+    monkeypatch.setenv("CXX", str(anew / "nowhere"))
+    assert "nowhere cannot be run" in build.why_no_library()
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("GLASSGPT_NATIVE", "0")
+    assert build.why_no_library() == "GLASSGPT_NATIVE=0 is set"
+    model = a_model()
+    monkeypatch.setattr(
+        "glassgpt.generation.window.NativeStep", lambda model: pytest.fail("it was used all the same")
+    )
+    assert len(greedy(model)) == 12
+
+
+@needs_library
+def test_it_shares_pytorchs_openmp():
+    """Two OpenMP libraries in one process would fight for the cores."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("needs Linux, where /proc lists what a process has loaded")
+    program = """
+import torch
+from glassgpt.decoding import build
+torch.set_num_threads(2)
+torch.ones(10**6).sum()
+build.library()
+print({line.split("/")[-1].strip() for line in open("/proc/self/maps") if "omp" in line})
+"""
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.count(".so") == 1, loaded.stdout

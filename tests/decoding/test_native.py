@@ -1,0 +1,152 @@
+import dataclasses
+
+import pytest
+import torch
+
+from glassgpt.decoding import NativeStep, quantize, why_not_native
+from glassgpt.errors import GenerationError
+from glassgpt.model import GPT, KVCache, gpt2
+from tests.decoding.models import KINDS, a_model, needs_library
+
+pytestmark = needs_library
+
+
+def largest_difference(
+    model: GPT, n_rows: int, n_padding: list[int] | None = None, dtype=torch.float32
+) -> float:
+    """Between PyTorch's logits and the C++ step's, as a share of the largest logit: five tokens behind a
+    prompt of seven, each with a cache of its own."""
+    step = NativeStep(model)
+    padding = None if n_padding is None else torch.tensor(n_padding)
+    token_ids = torch.randint(model.config.vocab_size, (n_rows, 12))
+    theirs, ours = (KVCache(model.config, n_rows, 13, n_padding=padding, dtype=dtype) for _ in range(2))
+    differences = []
+    with torch.inference_mode():
+        model.hidden(token_ids[:, :7], theirs)
+        model.hidden(token_ids[:, :7], ours)
+        for t in range(7, 12):
+            expected = model(token_ids[:, t : t + 1], theirs)[:, 0].float()
+            logits = step.logits(token_ids[:, t].tolist(), ours)
+            differences.append((logits - expected).abs().max() / expected.abs().max())
+    for layer in range(model.config.n_layers):  # all that was written, where it belongs
+        torch.testing.assert_close(
+            ours.keys[layer, :, :, :12], theirs.keys[layer, :, :, :12], atol=0.05, rtol=0.02
+        )
+    return max(differences).item()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_the_step_computes_what_the_model_does(kind):
+    model = a_model(**kind)
+    assert why_not_native(model) is None
+    # float32 sums in another order: its 24 digits less those of some thousand additions
+    assert largest_difference(model, 1) < 3e-6
+
+
+@pytest.mark.parametrize("n_rows", [2, 4, 5, 11])
+def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
+    assert largest_difference(a_model(), n_rows) < 3e-6
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope", "none"])
+def test_padding_is_never_seen_and_positions_count_from_the_first_token(positions):
+    model = a_model(positions=positions, attention_window=9)
+    assert largest_difference(model, 4, [0, 2, 6, 3]) < 3e-6
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 7])
+def test_threads_share_the_work_without_changing_it(n_threads):
+    model = a_model(n_kv_heads=2, vocab_size=151)
+    torch.set_num_threads(n_threads)
+    assert largest_difference(model, 3) < 3e-6
+
+
+def test_bfloat16_throughout_stays_within_its_own_rounding():
+    # PyTorch rounds every intermediate result to 8 digits, the step only what goes into the cache.
+    assert largest_difference(a_model().bfloat16(), 2, dtype=torch.bfloat16) < 0.05
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+@pytest.mark.parametrize("kind", KINDS[::7], ids=lambda kind: "-".join(map(str, kind.values())))
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_quantised_weights_are_multiplied_as_they_are(to, kind, n_rows, monkeypatch):
+    model = quantize(a_model(**kind), to)
+    monkeypatch.setattr("glassgpt.decoding.quantization.multiplies_bfloat16", lambda _: False)
+    # PyTorch's products are float32's now; of int8, the step rounds activations to 16 bits at most
+    assert largest_difference(model, n_rows) < (3e-6 if to == "bfloat16" else 3e-4)
+
+
+def test_the_shapes_of_gpt2_124m_agree():
+    torch.manual_seed(5)
+    model = GPT(gpt2("124M")).eval()
+    assert largest_difference(model, 1) < 1e-5
+    assert largest_difference(quantize(model, "int8"), 1) < 0.02  # bfloat16's rounding, in PyTorch's products
+
+
+def test_weights_that_lie_transposed_are_read_as_they_are_meant():
+    model = a_model()
+    up_proj = model.blocks[0].feedforward.up_proj
+    up_proj.weight = torch.nn.Parameter(up_proj.weight.detach().T.contiguous().T)
+    assert not up_proj.weight.is_contiguous()
+    assert largest_difference(model, 1) < 3e-6
+
+
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_what_is_no_number_reaches_the_logits(to, damage):
+    model = a_model() if to is None else quantize(a_model(), to)
+    model.blocks[0].attention_norm.weight.data[11] = damage
+    logits = NativeStep(model).logits([7], KVCache(model.config, 1, 5))
+    assert not logits.isfinite().any()
+
+
+def test_the_largest_weights_and_activations_do_not_overflow():
+    model = a_model(d_ff=1024)
+    for block in model.blocks:
+        block.feedforward.up_proj.bias.data.fill_(99.0)  # all activations large, and of one sign
+        block.feedforward.down_proj.weight.data.fill_(2.0)
+    small = quantize(model, "int8")
+    down_proj = small.blocks[0].feedforward.down_proj
+    assert (down_proj.weight == 127).all()
+    assert down_proj.largest_activation == (2**31 - 1) // (127 * 1024) < 2**15
+    logits = NativeStep(small).logits([7], KVCache(model.config, 1, 5))
+    expected = NativeStep(model).logits([7], KVCache(model.config, 1, 5))
+    assert (logits - expected).abs().max() / expected.abs().max() < 0.02
+
+
+def test_a_full_cache_refuses_another_token():
+    model = a_model()
+    step, cache = NativeStep(model), KVCache(model.config, 1, 2)
+    step.logits([1], cache)
+    step.logits([2], cache)
+    with pytest.raises(GenerationError, match="2 of at most 2 tokens"):
+        step.logits([3], cache)
+
+
+class Louder(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_what_the_step_cannot_do_is_left_to_pytorch():
+    model = a_model()
+    assert "float64" in why_not_native(a_model().double())
+    assert "multiples" in why_not_native(a_model(d_model=40))
+    handle = model.blocks[1].register_forward_hook(lambda *_: None)
+    assert "blocks.1 has hooks" in why_not_native(model)
+    handle.remove()
+    assert why_not_native(model) is None
+    model.blocks[0].attention.o_proj = Louder(64, 64)
+    assert "Louder" in why_not_native(model)
+
+
+def test_a_model_without_a_window_forgets_nothing_and_with_one_forgets():
+    far = a_model(attention_window=5)
+    near = a_model(attention_window=5)
+    near.config = dataclasses.replace(near.config, attention_window=None)
+    assert largest_difference(far, 1) < 3e-6
+    one, other = (NativeStep(m) for m in (far, near))
+    caches = [KVCache(far.config, 1, 20) for _ in range(2)]
+    for token_id in range(9):
+        first, second = one.logits([token_id], caches[0]), other.logits([token_id], caches[1])
+        assert torch.equal(first, second) == (token_id < 5)

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from glassgpt.decoding import quantize
+from glassgpt.errors import CheckpointError, ConfigError
+from glassgpt.generation import SamplingConfig, generate
+from glassgpt.model import GPT, gpt2
+from tests.decoding.models import a_model
+
+
+def test_int8_errs_by_half_a_step_of_its_row_at_most():
+    model = a_model()
+    weight = model.blocks[1].attention.qkv_proj.weight.detach()
+    weight[3] *= 1000  # an outlier is the business of its own row
+    weight[5] = 0
+    small = quantize(model, "int8").blocks[1].attention.qkv_proj
+    assert small.weight.dtype == torch.int8
+    errors = (small.weight * small.scale[:, None] - weight).abs()
+    assert (errors <= weight.abs().amax(dim=1, keepdim=True) / 127 / 2 * 1.0001).all()
+    assert (small.weight.abs().amax(dim=1)[torch.arange(192) != 5] == 127).all()  # all of the range is used
+    assert not small.weight[5].any()
+
+
+def test_bfloat16_is_the_nearest_one():
+    model = a_model()
+    small = quantize(model, "bfloat16").blocks[0].feedforward.up_proj
+    assert torch.equal(small.weight, model.blocks[0].feedforward.up_proj.weight.bfloat16())
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+@pytest.mark.parametrize("fields", [{}, {"tied_embeddings": False, "feedforward": "swiglu", "bias": False}])
+@pytest.mark.parametrize("in_bfloat16", [True, False])
+def test_the_small_model_is_the_large_one_with_rounded_matrices(to, fields, in_bfloat16, monkeypatch):
+    monkeypatch.setattr("glassgpt.decoding.quantization.multiplies_bfloat16", lambda _: in_bfloat16)
+    model = a_model(**fields)
+    token_ids = torch.randint(53, (3, 17))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small = quantize(model, to)
+    with torch.no_grad():
+        logits = small(token_ids)
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear) or name == "token_embedding":
+                rounded = small.get_submodule(name)
+                scale = 1 if rounded.scale is None else rounded.scale[:, None]
+                module.weight.copy_(rounded.weight.float() * scale)
+        expected = model(token_ids)
+    tolerance = 0.03 if in_bfloat16 else 1e-5  # products of 8 digits, or of 24
+    assert (logits - expected).abs().max() / expected.abs().max() < tolerance
+    model.load_state_dict(before)
+    assert logits.dtype == torch.float32
+
+
+def test_quantising_leaves_the_model_alone():
+    model = a_model().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small = quantize(model, "int8")
+    assert (model.training, small.training) == (True, False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in small.parameters())
+
+
+@pytest.mark.parametrize(("to", "share"), [("bfloat16", 0.51), ("int8", 0.27)])
+def test_memory_shrinks_as_promised_with_the_head_tied(to, share):
+    model = GPT(gpt2("124M"))
+    small = quantize(model, to)
+    tensors = {t.data_ptr(): t.nbytes for t in small.state_dict().values()}
+    assert sum(tensors.values()) < share * 4 * model.n_parameters
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+def test_generating_goes_on_beyond_the_context_as_ever(to):
+    small = quantize(a_model(), to)
+    sampling = SamplingConfig(max_new_tokens=60, temperature=0.0)
+    batch = list(generate(small, [[5, 6, 7], [8]], sampling))
+    assert len(batch) == 60
+
+
+def test_other_names_and_damaged_weights_are_refused():
+    with pytest.raises(ConfigError, match=r"quantize='int4' is not one of bfloat16, int8"):
+        quantize(a_model(), "int4")
+    model = a_model()
+    model.blocks[0].attention.o_proj.weight.data[3, 4] = float("nan")
+    with pytest.raises(ConfigError, match="nan or infinite"):
+        quantize(model, "int8")
+
+
+def test_a_model_of_8_bit_integers_is_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="quantised"):
+        quantize(a_model(), "int8").save_pretrained(tmp_path / "small")
+    assert not (tmp_path / "small").exists()
