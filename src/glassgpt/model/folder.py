@@ -42,8 +42,8 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
         del weights["head.weight"]  # the same numbers as token_embedding.weight
     if any(weight.dtype == torch.int8 for weight in weights.values()):
         raise CheckpointError(
-            "A model quantised to 8-bit integers is for generating only, and is not saved: save the model that "
-            "it was made from."
+            "A model quantised to 8-bit integers is for generating only, and is not saved: save the model "
+            "that it was made from."
         )
     description = {"format": "glassgpt", "model": model.config.to_dict()}
     if tokenizer is not None:
