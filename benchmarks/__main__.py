@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> int:
     say(f"{key(machine)}; {len(rows)} rows")
     limits: dict[str, float] = alone(measure_limits, options.quick)
     for name, limit in limits.items():
-        say(f"limit: {name} {figure(limit / 1e9)} G{LIMITS[name]}")
+        say(f"limit: {name} {figure(limit / 1e9)} {LIMITS[name]}")
     started, failed, readings = time.perf_counter(), [], []
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.quick)

@@ -20,7 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(memory_bytes() / 1e9),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -59,6 +59,16 @@ def cpu_model() -> str:
             numbers = [fields[name] for name in ("cpu family", "model") if name in fields]
             return f"{fields['model name']} ({'/'.join(numbers)})" if numbers else fields["model name"]
     return platform.processor() or platform.machine()
+
+
+def system() -> str:
+    """The operating system as its makers call it."""
+    if sys.platform == "linux" and hasattr(platform, "freedesktop_os_release"):
+        try:
+            return platform.freedesktop_os_release()["PRETTY_NAME"]
+        except OSError:
+            return platform.system()  # the file that says so is not there
+    return f"{platform.system()} {platform.release()}"
 
 
 def memory_bytes() -> int:

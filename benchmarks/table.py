@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.judging import Reading, Spread, figure
-from benchmarks.limits import LIMITS
+from benchmarks.limits import LIMITS, MATRIX
 from benchmarks.machine import key
 from benchmarks.rows import Row
 
@@ -57,12 +57,14 @@ def limits_text(readings: Sequence[Reading]) -> str:
     """The lowest to the highest of the runs that the rows come from."""
     said = []
     for name, unit in LIMITS.items():
+        if name == MATRIX:
+            continue  # one of the others
         found = [reading.measured["limits"].get(name) for reading in readings]
         values = [value / 1e9 for value in found if value is not None]
         if values:
             spread = Spread.of(values)
             ends = {figure(spread.lowest), figure(spread.highest)}
-            said.append(f"{name} {'–'.join(sorted(ends, key=float_of))} G{unit}")
+            said.append(f"{name} {'–'.join(sorted(ends, key=float_of))} {unit}")
     return ", ".join(said)
 
 

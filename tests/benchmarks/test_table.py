@@ -118,7 +118,7 @@ def test_the_machine_is_described_with_limits_threads_and_versions():
         "11 GB of memory, System 5; it multiplies bfloat16 itself",
         "3 threads for PyTorch",
         "Python 3.13.2, torch 2.17.0, peer 5.3 and 5.4",
-        "memory read 45.3–47.1 Gbytes/s",
+        "memory read 45.3–47.1 GB/s",
     ]:
         assert said in text
 
