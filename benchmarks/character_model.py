@@ -151,10 +151,10 @@ ROWS = [
         how=f"{THEIR_STEPS:,} steps of theirs, {OUR_STEPS} of ours.",
         sides=(
             Side(OURS, partial(train_ours, OUR_STEPS)),
-            Side("a plain loop with AdamW, float32", train_theirs),
+            Side("plain AdamW loop", train_theirs),
         ),
         check=partial(check_losses, TARGET_LOSS),
-        goals=(Ratio(beside=("a plain loop with AdamW, float32",), at_least=3.0),),
+        goals=(Ratio(beside=("plain AdamW loop",), at_least=3.0),),
         rounds=1,
         in_default_set=False,
         unable=no_corpus,

@@ -23,7 +23,7 @@ def draw(readings: Sequence[Reading]) -> str:
     ]
     style = {**settings(), "svg.fonttype": "none", "svg.hashsalt": "glassgpt", "font.family": "sans-serif"}
     with rc_context(style):
-        figure = Figure(figsize=(8.2, INCHES_AROUND + INCHES_A_LINE * max(1, len(lines))))
+        figure = Figure(figsize=(7.5, INCHES_AROUND + INCHES_A_LINE * max(1, len(lines))))
         axes = figure.add_subplot()
         for place, (reading, peer, ratio) in enumerate(lines):
             colour = BLUE if ratio >= 1 else ORANGE
@@ -42,12 +42,12 @@ def draw(readings: Sequence[Reading]) -> str:
         axes.set_xscale("log")
         axes.margins(x=0.12)
         axes.set_ylim(max(1, len(lines)) - 0.4, -0.6)
-        axes.set_yticks(range(len(lines)), [f"{reading.row.what} · {peer}" for reading, peer, _ in lines])
+        axes.set_yticks(range(len(lines)), [f"{reading.row.name} · {peer}" for reading, peer, _ in lines])
         axes.tick_params(axis="y", length=0)
         ticks = [tick for tick in TICKS if not lines or within(tick, [ratio for *_, ratio in lines])]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        axes.set_xlabel("times as fast as the peer; the upright stroke is what was wanted at least")
+        axes.set_xlabel("times as fast as the peer; the stroke: wanted at least", loc="right")
         axes.grid(axis="x")
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
