@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 CRC_IS_FAST = google_crc32c.implementation == "c"
 """Without the C extension it is a loop in Python, slower than SHA-256: manifests then go without."""
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 
 
 def cache_folder() -> Path:
