@@ -126,7 +126,7 @@ def test_shards_read_as_one_whatever_their_size(tmp_path):
 
 
 @pytest.mark.parametrize("piece_characters", [1 << 20, 31], ids=["whole documents", "pieces"])
-def test_the_files_do_not_depend_on_how_many_processes_write_them(tmp_path, monkeypatch, piece_characters):
+def test_the_files_do_not_depend_on_how_many_threads_write_them(tmp_path, monkeypatch, piece_characters):
     monkeypatch.setattr(preparation, "JOB_CHARACTERS", 997)
     monkeypatch.setattr(sources, "PIECE_CHARACTERS", piece_characters)
     corpus = Corpus.of(stories(499))
@@ -135,8 +135,7 @@ def test_the_files_do_not_depend_on_how_many_processes_write_them(tmp_path, monk
     assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
 
 
-def test_only_so_many_jobs_are_under_way(tmp_path):
-    LETTERS.save(tmp_path / preparation.TOKENIZER_FILE)
+def test_only_so_many_jobs_are_under_way():
     drawn = []
 
     def jobs():
@@ -144,9 +143,9 @@ def test_only_so_many_jobs_are_under_way(tmp_path):
             drawn.append(text)
             yield [Part(text, is_val=False, ends_document=True)]
 
-    results = preparation._encode_all(jobs(), LETTERS, tmp_path, n_workers=2)
+    results = preparation._encode_all(jobs(), LETTERS, n_workers=2)
     next(results)
-    assert len(drawn) == 5  # two for each process, and the one that is done
+    assert len(drawn) == 5  # two for each thread, and the one that is done
     results.close()
 
 
@@ -270,18 +269,6 @@ ENDLESS = """
 """
 
 
-def children_of(pid):
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(child) for child in found.stdout.split()]
-
-
-def is_running(pid):
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
-
-
 def wait_until(is_so):
     end = time.monotonic() + 60
     while not is_so():
@@ -291,7 +278,7 @@ def wait_until(is_so):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_kill_9_leaves_what_was_there_and_no_process(tmp_path, n_workers):
+def test_kill_9_leaves_what_was_there(tmp_path, n_workers):
     out = tmp_path / "out"
     prepare(Corpus.of(stories(11)), out, SEPARATED)
     before = files_of(out)
@@ -299,14 +286,11 @@ def test_kill_9_leaves_what_was_there_and_no_process(tmp_path, n_workers):
     process = subprocess.Popen([sys.executable, tmp_path / "endless.py", out, str(n_workers)])
     try:
         wait_until(lambda: any(path.stat().st_size > 99_991 for path in tmp_path.glob(".out.*/*.bin")))
-        children = children_of(process.pid)
-        assert len(children) >= n_workers - 1
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert files_of(out) == before
     assert len(TokenShards.open(out, verify=True).train) > 0
-    wait_until(lambda: not any(map(is_running, children)))
 
 
 def test_standard_input_can_be_prepared(tmp_path, monkeypatch):

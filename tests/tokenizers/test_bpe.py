@@ -35,6 +35,23 @@ def test_ids_equal_those_by_hand(text):
 
 @given(UNICODE)
 @settings(deadline=None, max_examples=300)
+def test_an_array_holds_the_same_ids(text):
+    array = TOKENIZER.encode_array(text)
+    assert array.dtype.kind == "u"
+    assert array.tolist() == TOKENIZER.encode(text)
+
+
+@pytest.mark.parametrize("n_workers", [None, 1, 3])
+@pytest.mark.parametrize("special_tokens", [(), ("<|endoftext|>", "<|user|>")])
+def test_a_batch_holds_the_ids_of_each_text_in_order(special_tokens, n_workers):
+    tokenizer = BPETokenizer(TOKENIZER.merges, special_tokens)
+    texts = ["", "<|endoftext|>", "a<|endoftext|>b <|user|>", TEXT, "a" * 20_011, (TEXT + "ä" * 17_011) * 3]
+    batch = tokenizer.encode_batch(texts, n_workers)
+    assert [array.tolist() for array in batch] == [tokenizer.encode(text) for text in texts]
+
+
+@given(UNICODE)
+@settings(deadline=None, max_examples=300)
 def test_ids_do_not_depend_on_the_way_taken_for_long_pieces(text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpe, "_CHUNK_CHARACTERS", 1)

@@ -39,7 +39,7 @@ class PrepareOptions:
     field: str = "text"
     """Which field of a .jsonl line holds the text."""
     workers: int | None = None
-    """Processes that tokenise. None: as many as there are cores and the text is worth."""
+    """Threads that tokenise. None: as many as there are cores."""
     overwrite: bool = False
     """Replace the dataset that already lies in `out`."""
 

@@ -1,16 +1,15 @@
-"""Text → token shards: in parallel, in bounded memory, and the same files however many processes do it."""
+"""Text → token shards: in parallel, in bounded memory, and the same files however many threads do it.
+
+They are threads, since byte-pair encoding runs outside Python: a process starts for as long as 10 MB take.
+"""
 
 import contextlib
 import hashlib
 import itertools
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 SHARD_TOKENS = 1 << 27  # 256 MiB of two-byte ids
 JOB_CHARACTERS = 1 << 20
-WORKER_PAYS_BYTES = 8 << 20  # what is encoded in about the time that a process takes to start
 
 
 def prepare(
@@ -55,8 +53,7 @@ def prepare(
     """Tokenise `source` into the folder `out`, which appears when all of it is written.
 
     Each document is followed by the tokenizer's end-of-text token, where it has one. How the text is split
-    is told in `glassgpt.data.split`. `n_workers` None takes as many processes as there are cores and the
-    text is worth.
+    is told in `glassgpt.data.split`. `n_workers` threads encode it, None takes as many as there are cores.
 
     Raises DataError if there is no text, or `out` holds something already and is not a dataset that
     `overwrite` allows to be replaced; TokenizerError for text that the tokenizer cannot take; ConfigError
@@ -74,13 +71,11 @@ def prepare(
 
     with staged_folder(out, DataError) as staging:  # first of all: better to fail now than after an hour
         split = plan_split(corpus, val_fraction, progress=progress)
-        if n_workers is None:
-            n_workers = max(1, min(_n_cores(), split.n_bytes // WORKER_PAYS_BYTES))
         tokenizer.save(staging / TOKENIZER_FILE)
         dtype = dtype_for(tokenizer.vocab_size)
         train, val = (_SideWriter(staging, side, dtype, shard_tokens) for side in ("train", "val"))
         bar = byte_bar("tokenising", split.n_bytes, progress)
-        results = _encode_all(_jobs(parts(corpus, split)), tokenizer, staging, n_workers)
+        results = _encode_all(_jobs(parts(corpus, split)), tokenizer, n_workers or _n_cores())
         with bar, train, val, contextlib.closing(results):
             for encoded in itertools.chain.from_iterable(results):
                 (val if encoded.is_val else train).write(encoded)
@@ -191,15 +186,14 @@ def _encode(job: list[Part], tokenizer: "Tokenizer") -> list[_Encoded]:
 
 
 def _encode_side(side: list[Part], tokenizer: "Tokenizer") -> _Encoded:
-    ids: list[int] = []
+    end_of_text = [] if tokenizer.end_of_text_id is None else [np.array([tokenizer.end_of_text_id])]
+    arrays: list[NDArray[np.integer]] = []
     for part in side:
-        ids += tokenizer.encode(part.text)
-        if part.ends_document and tokenizer.end_of_text_id is not None:
-            ids.append(tokenizer.end_of_text_id)
-    array = np.array(ids, dtype=np.int64)
-    check_ids(array, tokenizer.vocab_size)
+        arrays += [tokenizer.encode_array(part.text), *(end_of_text if part.ends_document else [])]
+    ids = np.concatenate(arrays)
+    check_ids(ids, tokenizer.vocab_size)
     return _Encoded(
-        ids=array.astype(dtype_for(tokenizer.vocab_size)),
+        ids=ids.astype(dtype_for(tokenizer.vocab_size)),
         is_val=side[0].is_val,
         n_bytes=sum(len(part.text.encode("utf-8")) for part in side),
         n_ended=sum(part.ends_document for part in side),
@@ -208,58 +202,24 @@ def _encode_side(side: list[Part], tokenizer: "Tokenizer") -> _Encoded:
 
 
 def _encode_all(
-    jobs: Iterator[list[Part]], tokenizer: "Tokenizer", staging: Path, n_workers: int
+    jobs: Iterator[list[Part]], tokenizer: "Tokenizer", n_workers: int
 ) -> Generator[list[_Encoded]]:
     """The jobs' ids in the jobs' order; a fixed number of jobs is under way at any time."""
     if n_workers == 1:
         for job in jobs:
             yield _encode(job, tokenizer)
         return
-    pool = ProcessPoolExecutor(
-        n_workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(staging / TOKENIZER_FILE,),
-    )
+    pool = ThreadPoolExecutor(n_workers)
     under_way: deque[Future[list[_Encoded]]] = deque()
     try:
         for job in jobs:
-            under_way.append(pool.submit(_encode_in_worker, job))
+            under_way.append(pool.submit(_encode, job, tokenizer))
             if len(under_way) > 2 * n_workers:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-    except BrokenProcessPool as fault:
-        raise DataError(
-            f"One of {n_workers} tokenising processes ended: memory ran out, or prepare() was called from a "
-            'script without if __name__ == "__main__". Use n_workers=1, or mend that.'
-        ) from fault
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-_worker_tokenizer: "Tokenizer"
-
-
-def _start_worker(tokenizer_file: Path) -> None:
-    from glassgpt.tokenizers import load_tokenizer
-
-    global _worker_tokenizer  # noqa: PLW0603 - an initializer has no other way to leave something behind
-    _worker_tokenizer = load_tokenizer(tokenizer_file)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _encode_in_worker(job: list[Part]) -> list[_Encoded]:
-    return _encode(job, _worker_tokenizer)
 
 
 def check_destination(out: Path, overwrite: bool) -> None:

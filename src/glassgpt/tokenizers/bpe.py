@@ -1,11 +1,12 @@
 """Byte-level byte-pair encoding: lossless for any text, a vocabulary of any size from 256 up."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import tiktoken
+from numpy.typing import NDArray
 
 from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers.bpe_training import N_BYTES, count_pieces, learn_merges
@@ -18,7 +19,7 @@ from glassgpt.tokenizers.printable import GPT2_BYTE_ORDER, from_printable, read_
 _BYTES_IN_ORDER = bytes(range(N_BYTES))
 
 # tiktoken's regular expressions overflow their stack on long white space, and some of its releases take n²
-# steps for a piece of n bytes. It gets text in chunks; a longer piece is merged by LongPieceEncoder.
+# steps for a piece of n bytes. It gets text in chunks; a piece longer than any is merged by LongPieceEncoder.
 _CHUNK_CHARACTERS = 1 << 13
 
 
@@ -61,8 +62,13 @@ class BPETokenizer(Tokenizer):
         self.special_tokens = {name: len(tokens) + i for i, name in enumerate(names)}
         self._bytes_of = dict(enumerate([*tokens, *(name.encode("utf-8") for name in names)]))
         self.vocab_size = len(self._bytes_of)
+        # Ours are found before it sees the text. One must be there all the same: where there is none,
+        # `encode_to_numpy` looks for it at every letter.
         self._tiktoken = tiktoken.Encoding(
-            "glassgpt", pat_str=PATTERN, mergeable_ranks=self._id_of, special_tokens={}
+            "glassgpt",
+            pat_str=PATTERN,
+            mergeable_ranks=self._id_of,
+            special_tokens={END_OF_TEXT: len(tokens)},
         )
 
     @classmethod
@@ -114,6 +120,17 @@ class BPETokenizer(Tokenizer):
             ids += [self.special_tokens[part]] if place % 2 else self._encode_text(part)
         return ids
 
+    def encode_array(self, text: str) -> NDArray[np.integer]:
+        """The ids that `encode` gives, as an array that no Python number is made for. Raises as it does."""
+        require_utf8(text)
+        parts = [np.empty(0, np.uint32)]
+        for part in _parts(text):
+            if len(part) <= 2 * _CHUNK_CHARACTERS:
+                parts.append(self._tiktoken.encode_to_numpy(part, disallowed_special=()))
+            else:
+                parts.append(np.array(self._encode_long(part), np.uint32))
+        return np.concatenate(parts)
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes behind `ids`. Raises TokenizerError for an id outside the vocabulary."""
         try:
@@ -150,17 +167,14 @@ class BPETokenizer(Tokenizer):
         if len(text) <= _CHUNK_CHARACTERS:
             return self._tiktoken.encode_ordinary(text)
         ids: list[int] = []
-        for chunk in chunks(text, _CHUNK_CHARACTERS):
-            if len(chunk) <= 2 * _CHUNK_CHARACTERS:
-                ids += self._tiktoken.encode_ordinary(chunk)
-                continue
-            for piece in cut(chunk):
-                if len(piece) <= _CHUNK_CHARACTERS:
-                    ids += self._tiktoken.encode_ordinary(piece)
-                else:
-                    data = np.frombuffer(piece.encode("utf-8"), dtype=np.uint8)
-                    ids += self._long_pieces.encode(self._id_of_byte[data])
+        for part in _parts(text):
+            is_long = len(part) > 2 * _CHUNK_CHARACTERS
+            ids += self._encode_long(part) if is_long else self._tiktoken.encode_ordinary(part)
         return ids
+
+    def _encode_long(self, piece: str) -> list[int]:
+        data = np.frombuffer(piece.encode("utf-8"), dtype=np.uint8)
+        return self._long_pieces.encode(self._id_of_byte[data])
 
     @cached_property
     def _long_pieces(self) -> LongPieceEncoder:
@@ -169,6 +183,15 @@ class BPETokenizer(Tokenizer):
     @cached_property
     def _id_of_byte(self) -> np.ndarray:
         return np.argsort(np.frombuffer(self.byte_order, dtype=np.uint8))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """`text` in parts that can be encoded each alone; one that is longer than the most is a single piece."""
+    for chunk in chunks(text, _CHUNK_CHARACTERS):
+        if len(chunk) <= 2 * _CHUNK_CHARACTERS:
+            yield chunk
+        else:
+            yield from cut(chunk)
 
 
 def _check_special(names: list[str]) -> None:

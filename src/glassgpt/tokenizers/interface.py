@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers import files
@@ -52,6 +56,18 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """The text behind `ids`; bytes that are no UTF-8 become U+FFFD. Raises as `decode_bytes` does."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def encode_array(self, text: str) -> NDArray[np.integer]:
+        """The ids that `encode` gives, as an array. Raises as it does."""
+        return np.array(self.encode(text), dtype=np.int64)
+
+    def encode_batch(self, texts: Iterable[str], n_workers: int | None = None) -> list[NDArray[np.integer]]:
+        """`encode_array` of each text, in `n_workers` threads; None takes as many as Python thinks fit.
+
+        Threads help where the work is done outside Python, as byte-pair encoding is.
+        """
+        with ThreadPoolExecutor(n_workers) as pool:
+            return list(pool.map(self.encode_array, texts))
 
     @property
     def end_of_text_id(self) -> int | None:
