@@ -1,11 +1,13 @@
 """What must agree before a row counts."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
-from benchmarks.rows import Setting
+import torch
 
 from benchmarks import prose, reading_batches, texts, tokenizing, training
+from benchmarks.rows import Setting
 from glassgpt.tokenizers import BPETokenizer
 
 
@@ -113,3 +115,26 @@ def test_a_text_is_written_to_warm_up_and_its_first_token_can_be_the_figure(sett
     assert calls == [(1, 5, 8), (1, 5, 3)]
     assert taken.values[0] >= 0.001
     assert taken.output == [[3, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("ours", "agrees", "said"),
+    [
+        ([7, 7, 7], True, "ours 100.0% (at most 0 behind)"),
+        ([7, 8, 7], True, "ours 66.7% (at most 0.25 behind)"),
+        ([7, 9, 7], False, "ours 66.7% (at most 1 behind)"),
+    ],
+)
+def test_the_referee_finds_how_far_a_token_is_behind_the_likeliest(setting, monkeypatch, ours, agrees, said):
+    def read(token_ids):
+        logits = torch.zeros(*token_ids.shape, 11)
+        logits[..., 7], logits[..., 8] = 1.0, 0.75
+        return SimpleNamespace(logits=logits)
+
+    monkeypatch.setattr(texts, "load_theirs", lambda setting: read)
+
+    check = texts.referee(texts.Task(1, 5, 3), 0.5, setting, {"ours": [ours], "peer": [[9, 9, 9]]})
+
+    assert check.agrees == agrees
+    assert said in check.how
+    assert "peer 0.0% (at most 1 behind)" in check.how

@@ -7,14 +7,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import running
 from benchmarks.catalogue import ROWS
 from benchmarks.limits import LIMITS
 from benchmarks.processes import alone
 from benchmarks.results import read_results
 from benchmarks.rows import Ratio, Setting, Side, Taken
-
-from benchmarks import __main__ as command
-from benchmarks import running
 from tests.benchmarks.measured import MACHINE, make_row, seven
 from tests.house.repository import ROOT
 

@@ -1,10 +1,10 @@
 """Ratios, shares and verdicts."""
 
 import pytest
+
 from benchmarks.judging import Reading, Spread, figure
 from benchmarks.limits import READ
 from benchmarks.rows import AtMost, Bound, Ratio, Share
-
 from tests.benchmarks.measured import make_measured, make_row
 
 

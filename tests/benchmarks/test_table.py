@@ -3,6 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
+
 from benchmarks.__main__ import HERE, draw_results
 from benchmarks.catalogue import ROWS
 from benchmarks.judging import Reading
@@ -11,7 +12,6 @@ from benchmarks.picture import draw
 from benchmarks.results import add_row, read_results, write_results
 from benchmarks.rows import Bound, Ratio
 from benchmarks.table import render, table_lines
-
 from glassgpt.errors import DataError
 from tests.benchmarks.measured import MACHINE, make_measured, make_row
 
