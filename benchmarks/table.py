@@ -28,10 +28,22 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
                 f"\n## {name}\n\n{machine_text(found['machine'], readings)}\n",
                 f"\n![ours beside its peers on {name}]({pictures[name]})\n",
                 "\n" + "\n".join(table_lines(readings)) + "\n",
+                not_measured(found, rows),
                 "\n### How each row was measured, and how the outputs were compared\n\n",
                 "\n".join(notes(reading) for reading in readings) + "\n",
             ]
     return "".join(parts)
+
+
+def not_measured(found: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """The rows that this machine has no figures for, named, so that none is missing in silence."""
+    absent = [
+        f"`{row.name}`"
+        + (" (needs a CUDA GPU)" if row.device == "cuda" and not found["machine"]["gpu"] else "")
+        for row in rows
+        if row.name not in found["rows"]
+    ]
+    return f"\nNot measured on this machine: {', '.join(absent)}.\n" if absent else ""
 
 
 def machine_text(machine: Mapping[str, Any], readings: Sequence[Reading]) -> str:

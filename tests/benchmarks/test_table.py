@@ -123,6 +123,15 @@ def test_the_machine_is_described_with_limits_threads_and_versions():
         assert said in text
 
 
+def test_rows_without_figures_are_named():
+    results = add_row(NOTHING, MACHINE, "one", make_measured(ours=[2.0]))
+    rows = [make_row(name="one"), make_row(name="other"), make_row(name="third", device="cuda")]
+
+    text = render(results, rows, {"Processor 7, 3 cores": "p.svg"})
+
+    assert "\nNot measured on this machine: `other`, `third` (needs a CUDA GPU).\n" in text
+
+
 def test_results_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "results.json"
     results = add_row(NOTHING, MACHINE, "work", make_measured(ours=[2.5]))
