@@ -82,6 +82,6 @@ def bfloat16_instructions() -> bool:
     """Whether the processor multiplies bfloat16 itself."""
     import torch
 
-    from glassgpt.training.precision import multiplies_bfloat16
+    from glassgpt.hardware import multiplies_bfloat16
 
     return multiplies_bfloat16(torch.device("cpu"))
