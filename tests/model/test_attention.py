@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassgpt.by_hand import attention as by_hand
+from glassgpt.model import attention
 from glassgpt.model.attention import CausalSelfAttention, Surroundings, _attend_in_products
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.positions import attention_mask, rotary_angles, rotate
@@ -132,17 +133,26 @@ def test_attention_in_products_drops_weights_and_makes_up_for_it():
 
 
 @heads
-@pytest.mark.parametrize("n_tokens", [4 * DH, 4 * DH + 1], ids=["in products", "fused, in float32"])
+@pytest.mark.parametrize(
+    ("n_tokens", "in_products"), [(4 * DH, 1), (4 * DH + 1, 0)], ids=["in products", "fused, in float32"]
+)
 @pytest.mark.parametrize("positions", ["none", "rope"])
-def test_attention_in_bfloat16_on_a_cpu_stays_close_to_float32(n_kv_heads, n_tokens, positions):
+def test_attention_in_bfloat16_on_a_cpu_stays_close_to_float32_and_keeps_few_weights(
+    monkeypatch, n_kv_heads, n_tokens, in_products, positions
+):
     config = tiny_config(n_kv_heads=n_kv_heads, positions=positions, context_length=99)
-    attention = attention_layer(config).float()
+    layer = attention_layer(config).float()
     x = torch.randn(B, n_tokens, H * DH)
-    expected = attend(attention, x)
+    expected = attend(layer, x)
+    calls = []
+    monkeypatch.setattr(
+        attention, "_attend_in_products", lambda *args: calls.append(args) or _attend_in_products(*args)
+    )
 
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = attend(attention, x)
+        mixed = attend(layer, x)
 
+    assert len(calls) == in_products
     assert mixed.dtype == torch.bfloat16
     assert (mixed - expected).abs().max() < 0.03 * expected.abs().max()  # 8 bits: 0.4 % an operation
 

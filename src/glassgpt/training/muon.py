@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glassgpt.training.precision import multiplies_bfloat16
+from glassgpt.hardware import multiplies_bfloat16
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _N_ITERATIONS = 5

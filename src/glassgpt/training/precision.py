@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 
 from glassgpt.errors import ConfigError
+from glassgpt.hardware import multiplies_bfloat16
 from glassgpt.model.costs import estimate
 from glassgpt.training.config import TrainConfig
 from glassgpt.training.processor import fit_threads, keep_freed_memory
@@ -108,16 +109,6 @@ def _flops(config: TrainConfig) -> float:
     model = replace(config.model, vocab_size=config.model.vocab_size or config.tokenizer_vocab_size)
     tokens = config.steps * config.n_micro_batches * config.micro_batch_size * model.context_length
     return float(estimate(model).training_flops_per_token * tokens)
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions of its own for it; emulated, it would be slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.12 and later
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
 
 
 def choose_device(name: str) -> torch.device:
