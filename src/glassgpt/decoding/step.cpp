@@ -164,71 +164,94 @@ uint16_t rounded(float number) {  // to the nearest bfloat16, ties to even; what
     return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
-// ── Products of N rows of weights and ROWS rows of activations: y[i][row] = w[i] · x[row] ─────────────────
+// ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
+
+// An addition has to wait for the one before it to the same sum, some four cycles. The many sums of a block
+// take turns anyway; a single one is kept as CHAINS sums that do.
+template <int N, int ROWS>
+constexpr int CHAINS = N * ROWS == 1 ? 4 : 1;
+
+template <typename Sum, typename Number, int N, int ROWS>
+void add_up(const Sum (&total)[CHAINS<N, ROWS>][N][ROWS], Number (&y)[N][ROWS]) {
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) {
+            Sum all = total[0][j][row];
+            for (int chain = 1; chain < CHAINS<N, ROWS>; chain++) all += total[chain][j][row];
+            y[j][row] = sum(all);
+        }
+}
 
 // A block of several rows is read side by side. Told early, the memory still sees one row after another.
 template <int LINES>
 void prefetch(const void* next) {
     if (LINES > 1)
-        for (int line = 0; line < LINES; line++) __builtin_prefetch(static_cast<const char*>(next) + 64 * line, 0, 2);
+        for (int line = 0; line < LINES; line++)
+            __builtin_prefetch(static_cast<const char*>(next) + 64 * line, 0, 2);
 }
 
 template <int N, int ROWS>
 void dots(const float* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
-    Vector total[N][ROWS] = {};
-    for (int64_t i = 0; i < n; i += WIDTH) {
-        prefetch<N>(w + N * (n + i));
-        Vector activations[ROWS];
-        for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
-        for (int j = 0; j < N; j++)
-            for (int row = 0; row < ROWS; row++) total[j][row] += load(w + j * n + i) * activations[row];
+    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
+    for (int64_t start = 0; start < n; start += CHAINS<N, ROWS> * WIDTH) {
+        prefetch<N>(w + N * (n + start));
+        for (int chain = 0; chain < CHAINS<N, ROWS>; chain++) {
+            const int64_t i = start + chain * WIDTH;
+            Vector activations[ROWS];
+            for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
+            for (int j = 0; j < N; j++)
+                for (int row = 0; row < ROWS; row++)
+                    total[chain][j][row] += load(w + j * n + i) * activations[row];
+        }
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up<Vector, float, N, ROWS>(total, y);
 }
 
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
 // mask: so `x` holds the activations with even indices first, then those with odd ones.
 template <int N, int ROWS>
 void dots(const uint16_t* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
-    Vector total[N][ROWS] = {};
-    for (int64_t i = 0; i < n / 2; i += WIDTH) {
-        prefetch<N>(w + N * (n + 2 * i));
-        Vector even[ROWS], odd[ROWS];
-        for (int row = 0; row < ROWS; row++) {
-            even[row] = load(x + row * n + i);
-            odd[row] = load(x + row * n + n / 2 + i);
-        }
-        for (int j = 0; j < N; j++) {
-            Words pairs;
-            std::memcpy(&pairs, w + j * n + 2 * i, sizeof pairs);
-            const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+    constexpr int LOADS = CHAINS<N, ROWS> > 1 ? 2 : 1, ODD = LOADS - 1;
+    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
+    for (int64_t start = 0; start < n / 2; start += LOADS * WIDTH) {
+        prefetch<N>(w + N * (n + 2 * start));
+        for (int chain = 0; chain < 2 * LOADS; chain += 2) {
+            const int64_t i = start + chain / 2 * WIDTH;
+            Vector even[ROWS], odd[ROWS];
             for (int row = 0; row < ROWS; row++) {
-                total[j][row] += first * even[row];
-                total[j][row] += second * odd[row];
+                even[row] = load(x + row * n + i);
+                odd[row] = load(x + row * n + n / 2 + i);
+            }
+            for (int j = 0; j < N; j++) {
+                Words pairs;
+                std::memcpy(&pairs, w + j * n + 2 * i, sizeof pairs);
+                const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+                for (int row = 0; row < ROWS; row++) {
+                    total[chain][j][row] += first * even[row];
+                    total[chain + ODD][j][row] += second * odd[row];
+                }
             }
         }
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up<Vector, float, N, ROWS>(total, y);
 }
 
 // The same with two 8-bit numbers in a 16-bit word.
 template <int N, int ROWS>
 void dots(const int8_t* w, const int16_t* x, int64_t n, int32_t (&y)[N][ROWS]) {
-    Integers total[N][ROWS] = {};
+    constexpr int ODD = CHAINS<N, ROWS> > 1 ? 1 : 0;
+    Integers total[CHAINS<N, ROWS>][N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
         prefetch<N>(w + N * (n + 2 * i));
         for (int j = 0; j < N; j++) {
             const Shorts pairs = load_shorts(w + j * n + 2 * i), first = (pairs << 8) >> 8, second = pairs >> 8;
             for (int row = 0; row < ROWS; row++) {
-                total[j][row] = multiply_add(first, load_shorts(x + row * n + i), total[j][row]);
-                total[j][row] = multiply_add(second, load_shorts(x + row * n + n / 2 + i), total[j][row]);
+                Integers &even = total[0][j][row], &odd = total[ODD][j][row];
+                even = multiply_add(first, load_shorts(x + row * n + i), even);
+                odd = multiply_add(second, load_shorts(x + row * n + n / 2 + i), odd);
             }
         }
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up<Integers, int32_t, N, ROWS>(total, y);
 }
 
 // ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
