@@ -1,4 +1,4 @@
-"""`step.cpp` made into a library: compiled once for this processor, and kept in the cache.
+"""`step.cpp` and its headers made into a library: compiled once for this processor, and kept in the cache.
 
 The compiler is called directly. PyTorch's extension loader would do the same, but takes two seconds to import
 in every process, needs ninja, and reads PyTorch's headers for half a minute; our source needs none of them.
@@ -69,7 +69,8 @@ def _load() -> ctypes.CDLL:
     macros = _run([*command, "-dM", "-E", "-x", "c++", os.devnull])
     if "__AVX512F__" in macros:
         command.append("-mprefer-vector-width=512")  # GCC would rather use half of each register
-    content = repr((SOURCE.read_text(encoding="utf-8"), command, macros))
+    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCE.parent.glob("*.[ch]*"))]
+    content = repr((sources, command, macros))
     kept = cache_folder() / "native" / f"step-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
     if kept.is_file():
         return ctypes.CDLL(str(kept))

@@ -1,0 +1,212 @@
+// Products of a matrix of weights with some rows of activations, shared among threads.
+//
+// A bfloat16 weight is the upper half of a float32. An 8-bit weight is multiplied by an activation rounded to 16
+// bits; these products are summed exactly, as integers, and scaled once.
+
+#pragma once
+
+#include <vector>
+
+#include "vectors.h"
+
+namespace {
+
+enum Format : int32_t { FLOAT32, BFLOAT16, INT8 };
+
+struct Matrix {
+    const void* weight;  // (rows, columns)
+    const float* scale;  // (rows): of INT8
+    const float* bias;   // (rows), or null
+    int64_t rows, columns;
+    Format format;
+    float largest;  // of INT8: the largest activation that cannot overflow a sum, at most 32767
+};
+
+// ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
+
+// An addition has to wait for the one before it to the same sum, some four cycles. The many sums of a block
+// take turns anyway; a single one is kept as CHAINS sums that do.
+template <int N, int ROWS>
+constexpr int CHAINS = N * ROWS == 1 ? 4 : 1;
+
+template <typename Sum, typename Number, int N, int ROWS>
+void add_up(const Sum (&total)[CHAINS<N, ROWS>][N][ROWS], Number (&y)[N][ROWS]) {
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) {
+            Sum all = total[0][j][row];
+            for (int chain = 1; chain < CHAINS<N, ROWS>; chain++) all += total[chain][j][row];
+            y[j][row] = sum(all);
+        }
+}
+
+// A block of several rows is read side by side. Told early, the memory still sees one row after another.
+template <int LINES>
+void prefetch(const void* next) {
+    if (LINES > 1)
+        for (int line = 0; line < LINES; line++)
+            __builtin_prefetch(static_cast<const char*>(next) + 64 * line, 0, 2);
+}
+
+template <int N, int ROWS>
+void dots(const float* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
+    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
+    for (int64_t start = 0; start < n; start += CHAINS<N, ROWS> * WIDTH) {
+        prefetch<N>(w + N * (n + start));
+        for (int chain = 0; chain < CHAINS<N, ROWS>; chain++) {
+            const int64_t i = start + chain * WIDTH;
+            Vector activations[ROWS];
+            for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
+            for (int j = 0; j < N; j++)
+                for (int row = 0; row < ROWS; row++)
+                    total[chain][j][row] += load(w + j * n + i) * activations[row];
+        }
+    }
+    add_up<Vector, float, N, ROWS>(total, y);
+}
+
+// Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
+// mask: so `x` holds the activations with even indices first, then those with odd ones.
+template <int N, int ROWS>
+void dots(const uint16_t* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
+    constexpr int LOADS = CHAINS<N, ROWS> > 1 ? 2 : 1, ODD = LOADS - 1;
+    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
+    for (int64_t start = 0; start < n / 2; start += LOADS * WIDTH) {
+        prefetch<N>(w + N * (n + 2 * start));
+        for (int chain = 0; chain < 2 * LOADS; chain += 2) {
+            const int64_t i = start + chain / 2 * WIDTH;
+            Vector even[ROWS], odd[ROWS];
+            for (int row = 0; row < ROWS; row++) {
+                even[row] = load(x + row * n + i);
+                odd[row] = load(x + row * n + n / 2 + i);
+            }
+            for (int j = 0; j < N; j++) {
+                Words pairs;
+                std::memcpy(&pairs, w + j * n + 2 * i, sizeof pairs);
+                const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+                for (int row = 0; row < ROWS; row++) {
+                    total[chain][j][row] += first * even[row];
+                    total[chain + ODD][j][row] += second * odd[row];
+                }
+            }
+        }
+    }
+    add_up<Vector, float, N, ROWS>(total, y);
+}
+
+// The same with two 8-bit numbers in a 16-bit word.
+template <int N, int ROWS>
+void dots(const int8_t* w, const int16_t* x, int64_t n, int32_t (&y)[N][ROWS]) {
+    constexpr int ODD = CHAINS<N, ROWS> > 1 ? 1 : 0;
+    Integers total[CHAINS<N, ROWS>][N][ROWS] = {};
+    for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
+        prefetch<N>(w + N * (n + 2 * i));
+        for (int j = 0; j < N; j++) {
+            const Shorts pairs = load_shorts(w + j * n + 2 * i);
+            const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
+            for (int row = 0; row < ROWS; row++) {
+                Integers &even = total[0][j][row], &odd = total[ODD][j][row];
+                even = multiply_add(first, load_shorts(x + row * n + i), even);
+                odd = multiply_add(second, load_shorts(x + row * n + n / 2 + i), odd);
+            }
+        }
+    }
+    add_up<Integers, int32_t, N, ROWS>(total, y);
+}
+
+// ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
+
+struct Worker {
+    int64_t index, count, n_rows;
+    std::vector<float> split, scale;
+    std::vector<int16_t> whole;
+
+    struct Range {
+        int64_t first, last;
+    };
+    Range share(int64_t n) const {  // boundaries between whole Vectors
+        const auto start = [&](int64_t i) { return i == count ? n : n * i / count / WIDTH * WIDTH; };
+        return {start(index), start(index + 1)};
+    }
+
+    // write(row, j, y) with y = weight[j] · x[row] + bias[j], for this thread's share of j. `x` is
+    // (n_rows, columns).
+    template <typename Write>
+    void project(const Matrix& m, const float* x, Write write) {
+        const auto biased = [&](int64_t row, int64_t j, float y) {
+            write(row, j, m.bias ? y + m.bias[j] : y);
+        };
+        if (m.format == FLOAT32) {
+            products<float>(m, x, biased);
+        } else if (m.format == BFLOAT16) {
+            split_pairs(x, m.columns);
+            products<uint16_t>(m, split.data(), biased);
+        } else {
+            round_pairs(x, m.columns, m.largest);
+            products<int8_t>(m, whole.data(), [&](int64_t row, int64_t j, int32_t y) {
+                biased(row, j, float(y) * (scale[row] * m.scale[j]));
+            });
+        }
+    }
+
+    // One row of weights at a time streams fastest from memory. With four rows of activations or more it is
+    // arithmetic that takes the time: a block of 6 × 4 sums fills the registers, and needs the fewest loads.
+    template <typename Weight, typename Activation, typename Write>
+    void products(const Matrix& m, const Activation* x, Write write) {
+        const auto [first, last] = share(m.rows);
+        int64_t j = first;
+        if (n_rows >= 4)
+            for (; j + 6 <= last; j += 6) block_of_rows<Weight, 6>(m, j, x, write);
+        for (; j < last; j++) block_of_rows<Weight, 1>(m, j, x, write);
+    }
+
+    template <typename Weight, int N, typename Activation, typename Write>
+    void block_of_rows(const Matrix& m, int64_t j, const Activation* x, Write write) {
+        const int64_t n = m.columns;
+        const auto w = static_cast<const Weight*>(m.weight) + j * n;
+        const auto block = [&](auto rows, int64_t row) {
+            decltype(Weight{} * Activation{}) y[N][rows];
+            dots(w, x + row * n, n, y);
+            for (int i = 0; i < N; i++)
+                for (int r = 0; r < rows; r++) write(row + r, j + i, y[i][r]);
+        };
+        int64_t row = 0;
+        for (; row + 4 <= n_rows; row += 4) block(std::integral_constant<int, 4>{}, row);
+        for (; row < n_rows; row++) block(std::integral_constant<int, 1>{}, row);
+    }
+
+    void split_pairs(const float* x, int64_t n) {
+        split.resize(n_rows * n);
+        for (int64_t row = 0; row < n_rows; row++) {
+            const float* in = x + row * n;
+            float *even = &split[row * n], *odd = even + n / 2;
+            for (int64_t i = 0; i < n / 2; i++) {
+                even[i] = in[2 * i];
+                odd[i] = in[2 * i + 1];
+            }
+        }
+    }
+
+    void round_pairs(const float* x, int64_t n, float limit) {
+        whole.resize(n_rows * n);
+        scale.resize(n_rows);
+        for (int64_t row = 0; row < n_rows; row++) {
+            const float* in = x + row * n;
+            Vector largest = {}, zeros = {};  // 0 · x is no zero where x is infinite or no number
+            for (int64_t i = 0; i < n; i += WIDTH) {
+                const Vector v = load(in + i), size = v < 0 ? -v : v;
+                largest = size > largest ? size : largest;
+                zeros += v * 0;
+            }
+            const float size = maximum(largest), zero = sum(zeros);
+            scale[row] = size / limit + zero;
+            const float inverse = size > 0 && zero == 0 ? limit / size : 0;
+            int16_t *even = &whole[row * n], *odd = even + n / 2;
+            for (int64_t i = 0; i < n / 2; i++) {
+                even[i] = int16_t(int32_t(std::nearbyint(in[2 * i] * inverse)));
+                odd[i] = int16_t(int32_t(std::nearbyint(in[2 * i + 1] * inverse)));
+            }
+        }
+    }
+};
+
+}  // namespace

@@ -1,0 +1,123 @@
+// Vectors of sixteen numbers, and the little arithmetic on them that a decoding step needs.
+//
+// GCC and Clang know vectors of any length, and split these where a processor's registers are shorter.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int64_t WIDTH = 16;
+typedef float Vector __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
+typedef int16_t Shorts __attribute__((vector_size(4 * WIDTH)));
+typedef int16_t HalfShorts __attribute__((vector_size(2 * WIDTH)));
+
+Vector load(const float* p) {
+    Vector v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+Vector as_vector(Words words) {
+    Vector v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+}
+
+Vector load(const uint16_t* p) {  // a bfloat16 number is the upper half of a float32
+    uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+    std::memcpy(&halves, p, sizeof halves);
+    return as_vector(__builtin_convertvector(halves, Words) << 16);
+}
+
+Shorts load_shorts(const void* p) {
+    Shorts s;
+    std::memcpy(&s, p, sizeof s);
+    return s;
+}
+
+// total + a · b with neighbouring products added: compilers do not find this instruction by themselves
+Integers multiply_add(Shorts a, Shorts b, Integers total) {
+#if defined(__AVX512VNNI__)
+    return (Integers)_mm512_dpwssd_epi32((__m512i)total, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return total + (Integers)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    __m256i x[2], y[2], z[2];
+    std::memcpy(x, &a, sizeof a), std::memcpy(y, &b, sizeof b);
+    for (int i = 0; i < 2; i++) z[i] = _mm256_madd_epi16(x[i], y[i]);
+    Integers products;
+    std::memcpy(&products, z, sizeof products);
+    return total + products;
+#else
+    HalfShorts x[2], y[2];
+    std::memcpy(x, &a, sizeof a), std::memcpy(y, &b, sizeof b);
+    for (int i = 0; i < 2; i++)
+        total += __builtin_convertvector(x[i], Integers) * __builtin_convertvector(y[i], Integers);
+    return total;
+#endif
+}
+
+void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+
+// The sum of a Vector or of Integers: halves are added until four numbers are left.
+template <typename Long>
+auto sum(Long v) {
+    typedef typename std::remove_reference<decltype(v[0])>::type Number;
+    typedef Number Half __attribute__((vector_size(2 * WIDTH)));
+    typedef Number Quarter __attribute__((vector_size(WIDTH)));
+    Half halves[2];
+    Quarter quarters[2];
+    std::memcpy(halves, &v, sizeof v);
+    halves[0] += halves[1];
+    std::memcpy(quarters, halves, sizeof quarters);
+    quarters[0] += quarters[1];
+    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
+}
+
+float maximum(Vector v) {
+    float largest = v[0];
+    for (int64_t i = 1; i < WIDTH; i++) largest = std::max(largest, v[i]);
+    return largest;
+}
+
+// eˣ = 2ⁿ eʳ with n = x / ln 2 rounded, so that |r| ≤ ln 2 / 2, where a Taylor polynomial of degree 6 errs by
+// 2⁻²³. Adding 1.5 · 2²³ rounds to a whole number, and leaves it in the lowest bits. What is no number stays none.
+Vector exponential(Vector x) {
+    constexpr float MAGIC = 12582912, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+    x = x < -87.0f ? -87.0f - Vector{} : x;
+    x = x > 88.0f ? 88.0f - Vector{} : x;
+    const Vector shifted = x * 1.44269504f + MAGIC, n = shifted - MAGIC;
+    const Vector r = x - n * LN2_HIGH - n * LN2_LOW;
+    const Vector tail = 1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f)));
+    Words bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    return (1 + r + r * r * (0.5f + r * tail)) * as_vector((bits + 127) << 23);
+}
+
+Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
+
+uint16_t rounded(float number) {  // to the nearest bfloat16, ties to even; what is no number stays none
+    uint32_t word;
+    std::memcpy(&word, &number, 4);
+    if (std::isnan(number)) return 0x7fc0;
+    return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+// gelu: x / 2 · (1 + tanh u) = x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³)
+Vector gelu(Vector x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
+
+Vector silu(Vector x) { return x * sigmoid(x); }
+
+}  // namespace
