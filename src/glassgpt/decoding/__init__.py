@@ -6,6 +6,9 @@ from glassgpt.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from glassgpt.decoding.build import why_no_library as why_no_library
+    from glassgpt.decoding.compiled import CompiledStep as CompiledStep
+    from glassgpt.decoding.compiled import compile_decoding as compile_decoding
+    from glassgpt.decoding.compiled import why_not_compiled as why_not_compiled
     from glassgpt.decoding.native import NativeStep as NativeStep
     from glassgpt.decoding.native import why_not_native as why_not_native
     from glassgpt.decoding.quantization import quantize as quantize
@@ -14,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "build": ["why_no_library"],
+        "compiled": ["CompiledStep", "compile_decoding", "why_not_compiled"],
         "native": ["NativeStep", "why_not_native"],
         "quantization": ["quantize"],
     },

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glassgpt.decoding import NativeStep, why_not_native
+from glassgpt.decoding import CompiledStep, NativeStep, why_not_compiled, why_not_native
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 
@@ -54,9 +54,11 @@ class CachedWindowReader(WindowReader):
         super().__init__(model, prompts)
         # The newest token of all is never read, but a window of one token still needs a column.
         n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
+        self.step = _faster_step(model)
+        if isinstance(self.step, CompiledStep):
+            n_columns = self.step.n_columns(n_columns, self.context_length)
         self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
         self.shortened: list[int] = []  # rows whose cached keys and values no longer fit their window
-        self.native = NativeStep(model) if why_not_native(model) is None else None
 
     def append(self, token_ids: list[int]) -> None:
         self.shortened = [
@@ -75,16 +77,16 @@ class CachedWindowReader(WindowReader):
         n_columns = max(len(window) for window in self.windows)
         self._set_padding(n_columns, [len(window) for window in self.windows])
         rows = [[0] * (n_columns - len(window)) + window for window in self.windows]
-        if self.native is None:
+        if self.step is None:
             return self._read(rows, self.cache)
         if n_columns > 1:
-            self.model.hidden(torch.tensor([row[:-1] for row in rows]), self.cache)
+            self.model.hidden(torch.tensor([row[:-1] for row in rows], device=self.device), self.cache)
         return self._read_newest()
 
     def _read_newest(self) -> Float[Tensor, "B V"]:
         newest = [window[-1] for window in self.windows]
-        if self.native is not None:
-            return self.native.logits(newest, self.cache)
+        if self.step is not None:
+            return self.step.logits(newest, self.cache)
         return self._read([[token_id] for token_id in newest], self.cache)
 
     def _make_room(self) -> None:
@@ -117,3 +119,10 @@ class CachedWindowReader(WindowReader):
         # Norms are of the activations' type, whatever the matrices are.
         dtype = next(self.model.final_norm.parameters()).dtype
         return KVCache(self.model.config, n_rows, max_tokens, device=self.device, dtype=dtype)
+
+
+def _faster_step(model: GPT) -> NativeStep | CompiledStep | None:
+    """What decodes `model` faster than PyTorch does by itself, where there is something."""
+    if why_not_native(model) is None:
+        return NativeStep(model)
+    return CompiledStep(model) if why_not_compiled(model) is None else None
