@@ -12,6 +12,8 @@ from glassgpt.by_hand import sampling as by_hand
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, next_token_probabilities
 from glassgpt.generation.sampling import (
+    _likeliest_in_parallel,
+    _places_in_parallel,
     draw,
     keep_min_p,
     keep_top_k,
@@ -130,6 +132,14 @@ def test_top_p_of_one_keeps_even_what_float32_cannot_add_to_one():
     assert kept(keep_top_p(logits, 1.0)) == [set(range(10))]
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 999), p=st.floats(1e-6, 0.999))
+def test_top_p_keeps_the_same_on_a_gpu(seed, p):
+    logits = logits_with_ties(seed)
+    expected = keep_top_p(logits, p).isfinite()
+    assert torch.equal(_likeliest_in_parallel(logits.softmax(-1), p), expected)
+
+
 def test_min_p_keeps_what_is_at_least_that_share_of_the_likeliest():
     logits = torch.tensor([[8.0, 4.0, 2.0, 1.0]], dtype=torch.float64).log()
     assert kept(keep_min_p(logits, 0.0)) == [{0, 1, 2, 3}]
@@ -197,6 +207,22 @@ def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_toke
         ]
     )
     assert draw(probabilities, row_generators(0, 4)).tolist() == expected
+
+
+def test_a_seed_draws_the_same_on_a_gpu():
+    torch.manual_seed(0)
+    n = 500
+    probabilities = (3 * torch.randn(n, 101)).softmax(-1)
+    probabilities[:, ::3] = 0
+    uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.double) for g in row_generators(0, n)])
+    assert torch.equal(_places_in_parallel(probabilities, uniform), draw(probabilities, row_generators(0, n)))
+
+
+def test_on_a_gpu_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_token():
+    probabilities = torch.tensor([[0.0, 0.25, 0.75, 0.0], [0.4999, 0.4999, 0.0, 0.0], [1.0, 1e-9, 0.0, 0.0]])
+    lowest, highest = (torch.full((3,), number, dtype=torch.double) for number in (0.0, 1 - 2**-53))
+    assert _places_in_parallel(probabilities, lowest).tolist() == [1, 0, 0]
+    assert _places_in_parallel(probabilities, highest).tolist() == [2, 1, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -94,6 +94,8 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     if p == 1:
         return logits  # a sum of many rounded numbers may reach 1 before the last of them
     probabilities = logits.softmax(dim=-1)
+    if probabilities.device.type == "cuda":
+        return logits.masked_fill(~_likeliest_in_parallel(probabilities, p), -torch.inf)
     # Tokens below (1 − p) / V sum to less than 1 − p, so those before them reach p: there is no need to sort
     # them. A language model leaves some hundreds.
     candidates = probabilities >= (1 - p) / probabilities.shape[-1]
@@ -104,6 +106,13 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
         mass_before = F.pad(descending.cumsum(dim=0)[:-1], (1, 0))
         kept[row, token_ids[order[mass_before < p]]] = True
     return logits.masked_fill(~kept, -torch.inf)
+
+
+def _likeliest_in_parallel(probabilities: Float[Tensor, "B V"], p: float) -> Bool[Tensor, "B V"]:
+    """The tokens that `keep_top_p` keeps, for a GPU: to sort all is faster than to wait for how many matter."""
+    descending, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    mass_before = F.pad(descending.cumsum(dim=-1)[:, :-1], (1, 0))
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, mass_before < p)
 
 
 def keep_min_p(logits: Float[Tensor, "B V"], min_p: float) -> Float[Tensor, "B V"]:
@@ -144,10 +153,26 @@ def draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generat
 
     Inverse transform sampling: lay the probabilities end to end, let one uniform number point at a place.
     """
+    uniform = torch.cat([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators])
+    if probabilities.device.type == "cuda":
+        return _places_in_parallel(probabilities, uniform.to(probabilities.device)).cpu()
     # A CPU sums in order and in float64, so that a probability of 0 has no place a number could point at.
     token_ids = torch.empty(len(probabilities), dtype=torch.long)
-    for row, (values, generator) in enumerate(zip(probabilities.cpu(), generators, strict=True)):
+    for row, values in enumerate(probabilities.cpu()):
         ends = values.double().cumsum(dim=0)  # (V,); of one row at a time, which fits a processor's cache
-        uniform = torch.rand(1, generator=generator, dtype=torch.double)
-        token_ids[row] = torch.searchsorted(ends, uniform * ends[-1], right=True)[0]
+        place = uniform[row, None] * ends[-1]
+        token_ids[row] = torch.searchsorted(ends, place, right=True)[0]
     return token_ids
+
+
+def _places_in_parallel(
+    probabilities: Float[Tensor, "B V"], uniform: Float[Tensor, " B"]
+) -> Int[Tensor, " B"]:
+    """The tokens that `uniform` points at, for a GPU, which sums in no order.
+
+    Whole numbers add up to the same in any, so a probability of 0 has no place; one below 2⁻⁵¹ loses its own.
+    """
+    ends = (probabilities.double() * 2**50).round().long().cumsum(dim=-1)  # (B, V)
+    total = ends[:, -1]
+    place = torch.minimum((uniform * total).long(), total - 1)  # the product may round up
+    return torch.searchsorted(ends, place[:, None], right=True)[:, 0]
