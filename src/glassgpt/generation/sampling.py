@@ -109,7 +109,7 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
 
 
 def _likeliest_in_parallel(probabilities: Float[Tensor, "B V"], p: float) -> Bool[Tensor, "B V"]:
-    """The tokens that `keep_top_p` keeps, for a GPU: to sort all is faster than to wait for how many matter."""
+    """The tokens that `keep_top_p` keeps, for a GPU: it sorts all sooner than it says how many matter."""
     descending, order = probabilities.sort(dim=-1, descending=True, stable=True)
     mass_before = F.pad(descending.cumsum(dim=-1)[:, :-1], (1, 0))
     return torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, mass_before < p)
