@@ -3,6 +3,7 @@
 from benchmarks import (
     character_model,
     decoding,
+    gpu,
     loading,
     reading_batches,
     start_up,
@@ -23,6 +24,7 @@ FAMILIES = [
     word_vectors,
     start_up,
     character_model,
+    gpu,
 ]
 ROWS: list[Row] = [row for family in FAMILIES for row in family.ROWS]
 assert len({row.name for row in ROWS}) == len(ROWS), "two rows have one name"

@@ -15,11 +15,13 @@ from benchmarks.texts import Task, Text, time_texts
 CONTEXT, VOCABULARY = 1024, 50_257
 
 
-def write_transformers(task: Task, setting: Setting) -> Taken:
-    """Their `generate` with its cache."""
+def write_transformers(
+    task: Task, setting: Setting, device: str = "cpu", numbers: str = "float32", **options: Any
+) -> Taken:
+    """Their `generate` with its cache, and `options` for it."""
     import torch
 
-    model = load_theirs(setting)
+    model = load_theirs(setting).to(device, getattr(torch, numbers))
 
     class Streamer:
         """Gets the prompts first, then the new tokens of each step."""
@@ -37,7 +39,7 @@ def write_transformers(task: Task, setting: Setting) -> Taken:
             pass
 
     def write(prompts: list[list[int]], n_tokens: int) -> Text:
-        streamer, token_ids = Streamer(), torch.tensor(prompts)
+        streamer, token_ids = Streamer(), torch.tensor(prompts, device=device)
         model.generate(
             token_ids,
             attention_mask=torch.ones_like(token_ids),
@@ -46,6 +48,7 @@ def write_transformers(task: Task, setting: Setting) -> Taken:
             eos_token_id=None,
             pad_token_id=0,
             streamer=streamer,
+            **options,
         )
         assert streamer.text is not None
         return streamer.text

@@ -78,10 +78,8 @@ def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setti
     )
 
 
-def train_theirs(
-    config: ModelConfig, B: int, T: int, n_steps: int, dropout: float, setting: Setting
-) -> Taken:
-    import torch
+def their_model(ours: "GPT", dropout: float) -> Any:
+    """transformers' model with the weights of `ours`."""
     from transformers import GPT2Config, GPT2LMHeadModel
     from transformers.utils import logging
 
@@ -89,11 +87,20 @@ def train_theirs(
     from glassgpt.pretrained.huggingface_export import state_dict
 
     logging.set_verbosity_error()
-    ours, ids = same_start(config, B, T)
-    token_ids = ids[:, :-1]
-    model = GPT2LMHeadModel(GPT2Config(**config_to(config) | dict.fromkeys(DROPOUTS, dropout)))
+    model = GPT2LMHeadModel(GPT2Config(**config_to(ours.config) | dict.fromkeys(DROPOUTS, dropout)))
     missing, unexpected = model.load_state_dict(state_dict(ours), strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], []), "the weights are not the same"
+    return model
+
+
+def train_theirs(
+    config: ModelConfig, B: int, T: int, n_steps: int, dropout: float, setting: Setting
+) -> Taken:
+    import torch
+
+    ours, ids = same_start(config, B, T)
+    token_ids = ids[:, :-1]
+    model = their_model(ours, dropout)
     del ours
     model.eval()
     with torch.no_grad():
