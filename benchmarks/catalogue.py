@@ -6,6 +6,7 @@ from benchmarks import (
     gpu,
     loading,
     reading_batches,
+    rounded_weights,
     start_up,
     tf_checkpoint,
     tokenizing,
@@ -17,6 +18,7 @@ from benchmarks.rows import Row
 FAMILIES = [
     training,
     decoding,
+    rounded_weights,
     tokenizing,
     reading_batches,
     loading,

@@ -108,15 +108,18 @@ ROWS = [
         ),
         bound=weights_read("int8"),
     ),
-    row(
-        "decode-batch-32",
-        "decode 124M, batch 32",
-        "float32",
-        MANY,
-        (transformers_side(MANY),),
-        prepare=prepare,
-        goals=(Ratio(beside=("transformers",), at_least=2.0, aim=3.0),),
-        rounds=2,
+    *(
+        row(
+            f"decode-batch-32-{numbers}",
+            "decode 124M, batch 32",
+            numbers,
+            MANY,
+            (transformers_side(MANY),),
+            prepare=prepare,
+            goals=(Ratio(beside=("transformers",), at_least=2.0, aim=3.0),),
+            rounds=2,
+        )
+        for numbers in BYTES
     ),
     *(
         row(
