@@ -177,5 +177,6 @@ def test_on_a_gpu_the_recorded_step_writes_the_same_text():
     model = a_model().cuda()
     prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperature=0.0)
     expected = list(generate(model, prompts, sampling))
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings(action="ignore"):  # the compiler recommends TF32, say
+        warnings.filterwarnings("error", message="The decoding step could not")
         assert list(generate(compile_decoding(model), prompts, sampling)) == expected
