@@ -99,7 +99,7 @@ def described(row: Row) -> str:
     asked = "" if row.in_default_set else " Only when asked for."
     where = " Needs a CUDA GPU." if row.device == "cuda" else ""
     beside = f", beside {', '.join(peers)}" if peers else ""
-    return f"{row.name:<24}{row.what}{beside}.{where}{asked}"
+    return f"{row.name:<25}{row.what}{beside}.{where}{asked}"
 
 
 def measure(options: argparse.Namespace) -> int:
