@@ -58,7 +58,7 @@ def test_without_a_compiler_pytorch_decodes_the_same(anew, monkeypatch):
     build._library.cache_clear()
     monkeypatch.setenv("PATH", str(anew))
     monkeypatch.delenv("CXX", raising=False)
-    assert build.why_no_library() == "there is no C++ compiler (c++, g++, clang++)"
+    assert build.why_no_library() == "there is no C++ compiler (g++, c++)"
     assert greedy(a_model()) == expected
 
 
@@ -75,6 +75,33 @@ def test_a_compiler_that_fails_says_so_in_its_own_words(anew, monkeypatch):
 def test_a_compiler_that_is_not_there_is_named(anew, monkeypatch):
     monkeypatch.setenv("CXX", str(anew / "nowhere"))
     assert "nowhere cannot be run" in build.why_no_library()
+
+
+@needs_library
+def test_a_file_that_does_not_load_is_made_anew(anew, monkeypatch):
+    assert build.why_no_library() is None
+    (kept,) = (anew / "native").iterdir()
+    damaged = anew / "elsewhere" / "native" / kept.name  # a path that this process has not loaded
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("no library at all")
+    monkeypatch.setenv("GLASSGPT_CACHE", str(anew / "elsewhere"))
+    build._library.cache_clear()
+    assert build.why_no_library() is None
+    assert damaged.read_bytes() == kept.read_bytes()
+
+
+def test_clang_is_left_alone_for_its_other_openmp(anew, monkeypatch):
+    clang = anew / "clang"
+    clang.write_text("#!/bin/sh\necho '#define __clang__ 1'\n")
+    clang.chmod(clang.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(clang))
+    assert "is Clang" in build.why_no_library()
+
+
+def test_a_half_quoted_compiler_leaves_decoding_to_pytorch(anew, monkeypatch):
+    monkeypatch.setenv("CXX", 'g++ "-DX')
+    assert "quotation" in build.why_no_library()
+    assert len(greedy(a_model())) == 12
 
 
 def test_it_can_be_switched_off(monkeypatch):

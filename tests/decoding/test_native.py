@@ -128,16 +128,49 @@ class Louder(torch.nn.Linear):
         return 2 * super().forward(x)
 
 
+class Wrapped(torch.nn.Module):
+    """As adapters wrap a layer: nothing of its own but another forward."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.weight, self.bias = base.weight, base.bias
+
+
 def test_what_the_step_cannot_do_is_left_to_pytorch():
     model = a_model()
     assert "float64" in why_not_native(a_model().double())
+    assert "meta" in why_not_native(GPT.uninitialised(model.config, device="meta"))
     assert "multiples" in why_not_native(a_model(d_model=40))
     handle = model.blocks[1].register_forward_hook(lambda *_: None)
     assert "blocks.1 has hooks" in why_not_native(model)
     handle.remove()
     assert why_not_native(model) is None
-    model.blocks[0].attention.o_proj = Louder(64, 64)
-    assert "Louder" in why_not_native(model)
+    model.blocks[1].attention.forward = lambda x, around: x
+    assert "forward of its own" in why_not_native(model)
+    del model.blocks[1].attention.forward
+    original = model.blocks[0].attention.o_proj
+    for stranger, word in ((Louder(64, 64), "Louder"), (Wrapped(original), "differs")):
+        model.blocks[0].attention.o_proj = stranger
+        assert word in why_not_native(model)
+    model.blocks[0].attention.o_proj = original
+    model.head = torch.nn.Linear(64, 61, bias=False)
+    assert "head.weight has the shape (61, 64), not (53, 64)" in why_not_native(model)
+
+
+def test_a_row_whose_newest_token_is_padding_sees_itself():
+    model = a_model()
+    padding = torch.tensor([0, 40], dtype=torch.int32)
+    ours, theirs = (KVCache(model.config, 2, 41, n_padding=padding) for _ in range(2))
+    with torch.inference_mode():
+        expected = model(torch.tensor([[3], [5]]), theirs)[:, 0]
+    torch.testing.assert_close(NativeStep(model).logits([3, 5], ours), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_of_another_type_is_refused():
+    model = a_model()
+    with pytest.raises(GenerationError, match="float32 or bfloat16"):
+        NativeStep(model).logits([3], KVCache(model.config, 1, 5, dtype=torch.float64))
 
 
 def test_a_model_without_a_window_forgets_nothing_and_with_one_forgets():

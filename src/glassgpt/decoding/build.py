@@ -4,6 +4,7 @@ The compiler is called directly. PyTorch's extension loader would do the same, b
 in every process, needs ninja, and reads PyTorch's headers for half a minute; our source needs none of them.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -23,7 +24,7 @@ SWITCH = "GLASSGPT_NATIVE"
 """Environment variable: 0 leaves decoding to PyTorch."""
 
 _FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
-_COMPILERS = ("c++", "g++", "clang++")
+_COMPILERS = ("g++", "c++")
 _SECONDS = 120
 
 
@@ -32,7 +33,7 @@ class _Unavailable(Exception):
 
 
 def library() -> ctypes.CDLL:
-    """The compiled step. Raises RuntimeError where `why_no_library` has an answer."""
+    """The compiled step. Raises RuntimeError where it cannot be compiled or loaded."""
     found = _library()
     if isinstance(found, str):
         raise RuntimeError(f"The C++ decoding step is not available: {found}.")
@@ -54,25 +55,30 @@ def why_no_library() -> str | None:
 def _library() -> ctypes.CDLL | str:
     try:
         return _load()
-    except (_Unavailable, OSError) as fault:
+    except (_Unavailable, OSError, RuntimeError, ValueError) as fault:  # no home folder, a CXX half quoted
         return str(fault)
 
 
 def _load() -> ctypes.CDLL:
     """The library for this source, compiler and processor: from the cache, where it was made before.
 
-    PyTorch is loaded by then, and its OpenMP with it: that is the one found, so they share their threads.
+    PyTorch is loaded by then, and GCC's OpenMP with it: that is the one found, so they share their threads.
+    Clang's would stand beside it, each counting threads of its own.
     """
     # -march=native means all that this processor has: it shows in the macros that the compiler defines.
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [*_compiler(), native, *_FLAGS]
     macros = _run([*command, "-dM", "-E", "-x", "c++", os.devnull])
+    if "__clang__" in macros:
+        raise _Unavailable(
+            f"{command[0]} is Clang, and PyTorch's OpenMP here is GCC's: install g++ or set CXX"
+        )
     if "__AVX512F__" in macros:
         command.append("-mprefer-vector-width=512")  # GCC would rather use half of each register
     sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCE.parent.glob("*.[ch]*"))]
     content = repr((sources, command, macros))
     kept = cache_folder() / "native" / f"step-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
-    if kept.is_file():
+    with contextlib.suppress(OSError):  # not there, not readable, or damaged: it is made anew
         return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / kept.name

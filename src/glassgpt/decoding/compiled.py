@@ -151,12 +151,12 @@ def static_logits(
 def _visible(
     n_columns: int, column: Tensor, n_padding: Tensor, window: int | None
 ) -> Bool[Tensor, "B 1 1 S"]:
-    """`attention_mask` for one query a row, in `column`; it is a real token, and so sees at least itself."""
+    """`attention_mask` for one query a row, in `column`; even padding sees itself there."""
     columns = torch.arange(n_columns, device=column.device)
     visible = (columns <= column) & (columns >= n_padding[:, None, None, None])  # (B, 1, 1, S)
     if window is not None:
         visible = visible & (columns > column - window)
-    return visible
+    return visible | (columns == column)
 
 
 class _Columns(KVCache):

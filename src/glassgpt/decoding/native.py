@@ -5,6 +5,7 @@ lie and with the same cache. PyTorch's way stays for everything else, and is wha
 """
 
 import ctypes
+import functools
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from glassgpt.decoding.build import library, why_no_library
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
+from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
+from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.positions import rotary_angles
@@ -67,24 +70,51 @@ class _Step(ctypes.Structure):
 def why_not_native(model: GPT) -> str | None:
     """Why the C++ step cannot serve `model`, in a few words; None where it can."""
     config = model.config
-    device = model.head.weight.device
-    if device.type != "cpu":
-        return f"the model is on {device}"
-    dtypes = {tensor.dtype for tensor in model.state_dict().values()}
-    if not dtypes <= _FORMATS.keys():
-        return f"its weights are {', '.join(str(d).removeprefix('torch.') for d in dtypes - _FORMATS.keys())}"
+    tensors = dict(model.state_dict())
+    if elsewhere := {tensor.device for tensor in tensors.values()} - {torch.device("cpu")}:
+        return f"the model is on {', '.join(sorted(map(str, elsewhere)))}"
+    if strange := {tensor.dtype for tensor in tensors.values()} - _FORMATS.keys():
+        return f"its weights are {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in strange))}"
     if config.d_model % _WIDTH or config.hidden_width % _WIDTH or config.d_head % 16:
         return (
             f"its widths are not multiples of {_WIDTH} (d_model {config.d_model}, d_ff "
             f"{config.hidden_width}) or of 16 (d_head {config.d_head})"
         )
-    known = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, QuantizedLinear, QuantizedEmbedding)
-    for name, module in model.named_modules():
-        if any(True for _ in module.parameters(recurse=False)) and type(module) not in known:
-            return f"{name} is a {type(module).__name__}, which it does not know"
+    return _why_another_model(model) or why_no_library()
+
+
+def _why_another_model(model: GPT) -> str | None:
+    """What `model` has in other places, types or shapes than a GPT of its configuration, if anything: the
+    step would compute as if it had not."""
+    kinds, shapes = _anatomy(model.config)
+    modules = dict(model.named_modules())
+    if unknown := sorted(modules.keys() ^ kinds.keys()):
+        return f"it differs from its configuration in {unknown[0]}"
+    for name, module in modules.items():
+        place = name or "the model"
+        if type(module) not in (kinds[name], _QUANTIZED.get(kinds[name])):
+            return f"{place} is a {type(module).__name__}, which it does not know"
         if module._forward_hooks or module._forward_pre_hooks:
-            return f"{name or 'the model'} has hooks, which it would not call"
-    return why_no_library()
+            return f"{place} has hooks, which it would not call"
+        if "forward" in vars(module):
+            return f"{place} has a forward of its own, which it would not call"
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        if type(tensor) not in (Tensor, nn.Parameter):
+            return f"{name} is a {type(tensor).__name__}, which it does not know"
+        if name in shapes and tensor.shape != shapes[name]:
+            return f"{name} has the shape {tuple(tensor.shape)}, not {tuple(shapes[name])}"
+    return None
+
+
+_QUANTIZED: dict[type, type] = {nn.Linear: QuantizedLinear, nn.Embedding: QuantizedEmbedding}
+
+
+@functools.lru_cache(maxsize=8)
+def _anatomy(config: ModelConfig) -> tuple[dict[str, type], dict[str, torch.Size]]:
+    """The type of each module and the shape of each weight of a GPT of that configuration."""
+    model = GPT.uninitialised(config, device="meta")
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    return kinds, {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 class NativeStep:
@@ -111,10 +141,13 @@ class NativeStep:
     def logits(self, token_ids: list[int], cache: KVCache) -> Float[Tensor, "B V"]:
         """The logits of what follows `token_ids`, one for each of the cache's rows, in float32.
 
-        Reads the tokens into the cache. Raises GenerationError as `GPT.hidden` does when it is full.
+        Reads the tokens into the cache. Raises GenerationError when it is full, or of another type than
+        float32 and bfloat16.
         """
         model, config, n_rows = self.model, self.model.config, len(token_ids)
         cache.check_room(n_rows, 1)
+        if cache.keys.dtype not in (torch.float32, torch.bfloat16):
+            raise GenerationError(f"The cache is {cache.keys.dtype}; the C++ step needs float32 or bfloat16.")
         positions = torch.tensor([cache.n_tokens])
         if cache.n_padding is not None:
             positions = (positions - cache.n_padding).clamp(min=0)  # (B,)
@@ -126,8 +159,6 @@ class NativeStep:
             angles = rotary_angles(positions[:, None], config.d_head, config.rope_theta, torch.float32)
             cosine, sine = (part.contiguous() for part in angles)  # (B or 1, 1, 1, Dh / 2)
         x = x.float().contiguous()
-        if x.data_ptr() == model.token_embedding.weight.data_ptr():
-            x = x.clone()
         logits = torch.empty(n_rows, config.vocab_size)
         step = _Step(
             x=x.data_ptr(),
@@ -165,7 +196,7 @@ class NativeStep:
     def _matrix(self, linear: nn.Linear | QuantizedLinear) -> _Matrix:
         scale, largest = None, 0.0
         if isinstance(linear, QuantizedLinear):
-            scale, largest = linear.scale, linear.largest_activation
+            scale, largest = linear.scale, float(linear.largest_activation)
         return _Matrix(
             weight=self._pointer(linear.weight, linear.weight.dtype),
             scale=self._pointer(scale),

@@ -199,7 +199,7 @@ struct Worker {
             }
             const float size = maximum(largest), zero = sum(zeros);
             scale[row] = size / limit + zero;
-            const float inverse = size > 0 && zero == 0 ? limit / size : 0;
+            const float inverse = size > 1e-30f && zero == 0 ? limit / size : 0;  // less is as good as 0
             int16_t *even = &whole[row * n], *odd = even + n / 2;
             for (int64_t i = 0; i < n / 2; i++) {
                 even[i] = int16_t(int32_t(std::nearbyint(in[2 * i] * inverse)));

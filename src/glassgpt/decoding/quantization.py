@@ -27,17 +27,20 @@ class QuantizedLinear(nn.Module):
     """
 
     scale: Tensor | None
+    largest_activation: Tensor
 
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
         self.register_buffer("scale", scale)  # (N)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
-        self.largest_activation = 0.0
-        """How large a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits."""
+        largest = (
+            0.0  # that a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits
+        )
         if scale is not None:
             heaviest_row = int(weight.abs().sum(dim=1).max())
-            self.largest_activation = float(min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row)))
+            largest = float(min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row)))
+        self.register_buffer("largest_activation", torch.tensor(largest))
 
     def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
         dtype = torch.bfloat16 if multiplies_bfloat16(x.device) else x.dtype
@@ -91,7 +94,10 @@ def quantize(model: GPT, to: Quantization) -> GPT:
         memo[id(embedding)] = QuantizedEmbedding(
             *(linears[model.head] if tied else _rounded(embedding.weight, to))
         )
-        return copy.deepcopy(model, memo).eval()
+        small = copy.deepcopy(model, memo).eval()
+        if tied:
+            small.tie_head()  # one parameter again, wherever it goes
+        return small
 
 
 def _rounded(weight: Float[Tensor, "N K"], to: Quantization) -> tuple[Tensor, Float[Tensor, " N"] | None]:

@@ -94,6 +94,7 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
 
     int64_t oldest = step.n_padding ? step.n_padding[row] : 0;
     if (model.window) oldest = std::max(oldest, step.n_tokens + 1 - model.window);
+    oldest = std::min(oldest, step.n_tokens);  // padding sees itself, as a softmax over nothing is no number
     keys += oldest * d, values += oldest * d;
     const int64_t n = step.n_tokens + 1 - oldest, n_whole = (n + WIDTH - 1) / WIDTH * WIDTH;
     scores.resize(n_whole);

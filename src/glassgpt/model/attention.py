@@ -77,7 +77,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
 def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal attention as two batched products around a softmax, which keeps all weights for the way back.
 
-    Products in bfloat16 run at the processor's full speed; the softmax computes in float32 and rounds.
+    Products in bfloat16 run at the processor's full speed; scores are rounded to it too, and the softmax
+    computes from them in float32.
     """
     B, H, T, Dh = q.shape
     if k.shape[1] < H:

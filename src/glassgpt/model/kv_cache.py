@@ -50,7 +50,7 @@ class KVCache:
         shape = (config.n_layers, batch_size, config.kv_heads, max_tokens, config.d_head)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.n_padding = None if n_padding is None else n_padding.to(device)
+        self.n_padding = None if n_padding is None else n_padding.to(device, torch.int64).contiguous()
         self.n_tokens = 0
 
     @property

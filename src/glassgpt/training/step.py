@@ -41,7 +41,8 @@ class TrainStep:
         device, n_micro_batches = self.execution.device, self.config.n_micro_batches
         loss = torch.zeros((), device=device)
         # Autocast keeps what it has rounded until it is left altogether. Within another one, that is the end
-        # of the step: each weight is rounded once for all micro-batches, and gradients add up in float32.
+        # of the step: weights are rounded once for all micro-batches (the head's in the loss, each time), and
+        # gradients add up in float32.
         with torch.autocast(device.type, enabled=False):
             for batch in micro_batches:
                 token_ids, targets = (_send(part, device) for part in batch)
