@@ -92,8 +92,9 @@ def test_everything_that_is_installed_is_pinned():
 
 def test_nothing_is_pinned_that_is_not_needed():
     needed, absent = needed_packages()
-    peers = {canonicalize_name(Requirement(line).name) for line in EXTRAS["bench"]}  # need nothing of their own
-    elsewhere = {"appnope", "colorama", "pywinpty"}  # are for macOS and Windows alone
+    # What the benchmarks' peers need, others need too; and three packages are for macOS and Windows alone.
+    peers = {canonicalize_name(Requirement(line).name) for line in EXTRAS["bench"]}
+    elsewhere = {"appnope", "colorama", "pywinpty"}
     if absent - peers - elsewhere:
         pytest.skip(f"needs every pinned package, which `make develop` installs: {', '.join(sorted(absent))}")
 
