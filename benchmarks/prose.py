@@ -52,6 +52,7 @@ def prose() -> Iterator[str]:
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
             continue  # some packages ship files that are broken on purpose, for their tests
         for text in found:
+            text = text.replace("<|endoftext|>", "")  # `prepare` ends a text there
             if len(text) >= 200 and text not in seen:
                 seen.add(text)
                 yield text
