@@ -110,7 +110,7 @@ def encode_ours(setting: Setting) -> Taken:
 
 
 def prepare_ours(n_workers: int, setting: Setting) -> Taken:
-    """As `glassgpt prepare` does it: from a file to a folder of shards, its processes started."""
+    """As `glassgpt prepare` does it: from a file to a folder of shards."""
     from glassgpt.data import prepare
     from glassgpt.tokenizers import BPETokenizer
 
