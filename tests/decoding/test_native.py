@@ -43,7 +43,7 @@ def test_the_step_computes_what_the_model_does(kind):
     assert largest_difference(model, 1) < 3e-6
 
 
-@pytest.mark.parametrize("n_rows", [2, 4, 5, 11])
+@pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 11])
 def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
     assert largest_difference(a_model(), n_rows) < 3e-6
 
@@ -74,6 +74,13 @@ def test_quantised_weights_are_multiplied_as_they_are(to, kind, n_rows, monkeypa
     monkeypatch.setattr("glassgpt.decoding.quantization.multiplies_bfloat16", lambda _: False)
     # PyTorch's products are float32's now; of int8, the step rounds activations to 16 bits at most
     assert largest_difference(model, n_rows) < (3e-6 if to == "bfloat16" else 3e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS[::7], ids=lambda kind: "-".join(map(str, kind.values())))
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_a_cache_in_fewer_bits_than_the_activations_is_read_as_it_is(kind, n_rows):
+    # A sum in another order may round to the neighbouring bfloat16, which is 2⁻⁸ of that number.
+    assert largest_difference(a_model(**kind), n_rows, dtype=torch.bfloat16) < 5e-3
 
 
 def test_the_shapes_of_gpt2_124m_agree():
@@ -171,6 +178,20 @@ def test_a_cache_of_another_type_is_refused():
     model = a_model()
     with pytest.raises(GenerationError, match="float32 or bfloat16"):
         NativeStep(model).logits([3], KVCache(model.config, 1, 5, dtype=torch.float64))
+
+
+def test_what_lies_outside_the_weights_or_the_cache_is_never_read():
+    model = a_model(n_kv_heads=2)
+    step = NativeStep(model)
+    for token_id in (-1, 53):
+        with pytest.raises(GenerationError, match=f"Token id {token_id} is outside vocab_size=53"):
+            step.logits([token_id], KVCache(model.config, 1, 5))
+    for fields in ({"n_layers": 1}, {"n_kv_heads": 1}, {"d_model": 128}, {"context_length": 99}):
+        stranger = KVCache(
+            dataclasses.replace(model.config, **fields), 1, 99 if "context" in str(fields) else 5
+        )
+        with pytest.raises(GenerationError, match="the model needs"):
+            step.logits([3], stranger)
 
 
 def test_a_model_without_a_window_forgets_nothing_and_with_one_forgets():

@@ -4,6 +4,7 @@ import torch
 from glassgpt.decoding import quantize
 from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.generation import SamplingConfig, generate
+from glassgpt.generation.window import CachedWindowReader
 from glassgpt.model import GPT, gpt2
 from tests.decoding.models import a_model
 
@@ -73,6 +74,22 @@ def test_generating_goes_on_beyond_the_context_as_ever(to):
     sampling = SamplingConfig(max_new_tokens=60, temperature=0.0)
     batch = list(generate(small, [[5, 6, 7], [8]], sampling))
     assert len(batch) == 60
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        (a_model(), torch.float32),
+        (a_model().half(), torch.float16),
+        (a_model().bfloat16(), torch.bfloat16),
+        (quantize(a_model(), "bfloat16"), torch.bfloat16),
+        (quantize(a_model(), "int8"), torch.bfloat16),
+    ],
+    ids=["float32", "float16", "bfloat16", "to bfloat16", "to int8"],
+)
+def test_keys_and_values_shrink_with_the_weights(model, dtype):
+    reader = CachedWindowReader(model, [[3, 4]], 5)
+    assert reader.cache.keys.dtype == reader.cache.values.dtype == dtype
 
 
 def test_other_names_and_damaged_weights_are_refused():

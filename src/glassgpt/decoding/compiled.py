@@ -168,9 +168,9 @@ class _Columns(KVCache):
     def extend(
         self, layer: int, keys: Float[Tensor, "B G T Dh"], values: Float[Tensor, "B G T Dh"]
     ) -> tuple[Float[Tensor, "B G S Dh"], Float[Tensor, "B G S Dh"]]:
-        self.keys.index_copy_(2, self.column, keys)
-        self.values.index_copy_(2, self.column, values)
-        return self.keys, self.values
+        self.keys.index_copy_(2, self.column, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, self.column, values.to(self.values.dtype))
+        return self.keys.to(keys.dtype), self.values.to(values.dtype)
 
 
 def block_in_columns(

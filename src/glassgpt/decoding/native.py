@@ -51,7 +51,8 @@ class _Model(ctypes.Structure):
     _fields_ = (
         ("blocks", ctypes.POINTER(_Block)),
         ("final_norm", _Norm),
-        ("head", _Matrix),
+        *((name, _Matrix) for name in ("token_embedding", "position_embedding", "head")),
+        *((name, ctypes.c_void_p) for name in ("cosine", "sine")),
         *((name, ctypes.c_int64) for name in ("n_blocks", "n_heads", "n_kv_heads", "d_head", "window")),
         ("norm_eps", ctypes.c_float),
         ("is_rmsnorm", ctypes.c_int32),
@@ -60,9 +61,8 @@ class _Model(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "logits", "keys", "values")),
-        *((name, ctypes.c_void_p) for name in ("n_padding", "cosine", "sine")),
-        *((name, ctypes.c_int64) for name in ("n_rows", "n_tokens", "max_tokens", "rotary_stride")),
+        *((name, ctypes.c_void_p) for name in ("token_ids", "logits", "keys", "values", "n_padding")),
+        *((name, ctypes.c_int64) for name in ("n_rows", "n_tokens", "max_tokens")),
         ("cache_format", ctypes.c_int32),
     )
 
@@ -122,13 +122,22 @@ class NativeStep:
 
     def __init__(self, model: GPT) -> None:
         config = model.config
-        self.model = model
+        self.config = config
         self.kept: list[Tensor] = []  # what the pointers below point into
         self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
+        cosine = sine = None
+        if config.positions == "rope":
+            positions = torch.arange(config.context_length)
+            cosine, sine = rotary_angles(positions, config.d_head, config.rope_theta, torch.float32)
+        learned = config.positions == "learned"
         self.description = _Model(
             blocks=self.blocks,
             final_norm=self._norm(model.final_norm),
+            token_embedding=self._matrix(model.token_embedding),
+            position_embedding=self._matrix(model.position_embedding) if learned else _Matrix(),
             head=self._matrix(model.head),
+            cosine=self._pointer(cosine),
+            sine=self._pointer(sine),
             n_blocks=config.n_layers,
             n_heads=config.n_heads,
             n_kv_heads=config.kv_heads,
@@ -141,37 +150,25 @@ class NativeStep:
     def logits(self, token_ids: list[int], cache: KVCache) -> Float[Tensor, "B V"]:
         """The logits of what follows `token_ids`, one for each of the cache's rows, in float32.
 
-        Reads the tokens into the cache. Raises GenerationError when it is full, or of another type than
-        float32 and bfloat16.
+        Reads the tokens into the cache. Raises GenerationError when it is full, of another model's shape, or
+        of another type than float32 and bfloat16, and for a token outside the vocabulary.
+
+        Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
+        as when repeated, with all that the step has pushed out of the processor's cache in between.
         """
-        model, config, n_rows = self.model, self.model.config, len(token_ids)
+        config, n_rows = self.config, len(token_ids)
         cache.check_room(n_rows, 1)
-        if cache.keys.dtype not in (torch.float32, torch.bfloat16):
-            raise GenerationError(f"The cache is {cache.keys.dtype}; the C++ step needs float32 or bfloat16.")
-        positions = torch.tensor([cache.n_tokens])
-        if cache.n_padding is not None:
-            positions = (positions - cache.n_padding).clamp(min=0)  # (B,)
-        x = model.token_embedding(torch.tensor(token_ids))
-        cosine = sine = None
-        if config.positions == "learned":
-            x = x + model.position_embedding(positions)
-        elif config.positions == "rope":
-            angles = rotary_angles(positions[:, None], config.d_head, config.rope_theta, torch.float32)
-            cosine, sine = (part.contiguous() for part in angles)  # (B or 1, 1, 1, Dh / 2)
-        x = x.float().contiguous()
+        self._check(token_ids, cache)
         logits = torch.empty(n_rows, config.vocab_size)
         step = _Step(
-            x=x.data_ptr(),
+            token_ids=ctypes.cast((ctypes.c_int64 * n_rows)(*token_ids), ctypes.c_void_p),
             logits=logits.data_ptr(),
             keys=cache.keys.data_ptr(),
             values=cache.values.data_ptr(),
             n_padding=None if cache.n_padding is None else cache.n_padding.data_ptr(),
-            cosine=None if cosine is None else cosine.data_ptr(),
-            sine=None if sine is None else sine.data_ptr(),
             n_rows=n_rows,
             n_tokens=cache.n_tokens,
             max_tokens=cache.max_tokens,
-            rotary_stride=config.d_head // 2 if len(positions) > 1 else 0,
             cache_format=_FORMATS[cache.keys.dtype],
         )
         library().glassgpt_step(
@@ -179,6 +176,20 @@ class NativeStep:
         )
         cache.advance(1)
         return logits
+
+    def _check(self, token_ids: list[int], cache: KVCache) -> None:
+        """What lies beyond a tensor's end would be read as if it were part of it."""
+        config = self.config
+        shape = (config.n_layers, len(token_ids), config.kv_heads, cache.max_tokens, config.d_head)
+        if tuple(cache.keys.shape) != shape or cache.max_tokens > config.context_length:
+            raise GenerationError(
+                f"The cache has the shape {tuple(cache.keys.shape)}; the model needs {shape}."
+            )
+        if cache.keys.dtype not in (torch.float32, torch.bfloat16):
+            raise GenerationError(f"The cache is {cache.keys.dtype}; the C++ step needs float32 or bfloat16.")
+        for token_id in token_ids:
+            if not 0 <= token_id < config.vocab_size:
+                raise GenerationError(f"Token id {token_id} is outside vocab_size={config.vocab_size:,}.")
 
     def _block(self, block: nn.Module) -> _Block:
         assert isinstance(block, Block)
@@ -193,17 +204,22 @@ class NativeStep:
             down=self._matrix(feedforward.down_proj),
         )
 
-    def _matrix(self, linear: nn.Linear | QuantizedLinear) -> _Matrix:
-        scale, largest = None, 0.0
-        if isinstance(linear, QuantizedLinear):
-            scale, largest = linear.scale, float(linear.largest_activation)
+    def _matrix(self, module: nn.Linear | nn.Embedding | QuantizedLinear | QuantizedEmbedding) -> _Matrix:
+        scale = bias = None
+        largest = 0.0
+        if isinstance(module, QuantizedLinear | QuantizedEmbedding):
+            scale = module.scale
+        if isinstance(module, QuantizedLinear):
+            largest = float(module.largest_activation)
+        if isinstance(module, nn.Linear | QuantizedLinear):
+            bias = module.bias
         return _Matrix(
-            weight=self._pointer(linear.weight, linear.weight.dtype),
+            weight=self._pointer(module.weight, module.weight.dtype),
             scale=self._pointer(scale),
-            bias=self._pointer(linear.bias),
-            rows=linear.weight.shape[0],
-            columns=linear.weight.shape[1],
-            format=_FORMATS[linear.weight.dtype],
+            bias=self._pointer(bias),
+            rows=module.weight.shape[0],
+            columns=module.weight.shape[1],
+            format=_FORMATS[module.weight.dtype],
             largest=largest,
         )
 

@@ -24,93 +24,73 @@ struct Matrix {
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
 
-// An addition has to wait for the one before it to the same sum, some four cycles. The many sums of a block
-// take turns anyway; a single one is kept as CHAINS sums that do.
+// Rows of weights that touch are one run for the memory. It is asked for the next N of them while these are
+// multiplied by ROWS, and then sees that run and not N short ones.
 template <int N, int ROWS>
-constexpr int CHAINS = N * ROWS == 1 ? 4 : 1;
-
-template <typename Sum, typename Number, int N, int ROWS>
-void add_up(const Sum (&total)[CHAINS<N, ROWS>][N][ROWS], Number (&y)[N][ROWS]) {
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) {
-            Sum all = total[0][j][row];
-            for (int chain = 1; chain < CHAINS<N, ROWS>; chain++) all += total[chain][j][row];
-            y[j][row] = sum(all);
-        }
-}
-
-// A block of several rows is read side by side. Told early, the memory still sees one row after another.
-template <int LINES>
 void prefetch(const void* next) {
-    if (LINES > 1)
-        for (int line = 0; line < LINES; line++)
+    if (ROWS > 1)
+        for (int line = 0; line < N; line++)
             __builtin_prefetch(static_cast<const char*>(next) + 64 * line, 0, 2);
 }
 
+// The rows of weights lie `apart` numbers from one another.
 template <int N, int ROWS>
-void dots(const float* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
-    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
-    for (int64_t start = 0; start < n; start += CHAINS<N, ROWS> * WIDTH) {
-        prefetch<N>(w + N * (n + start));
-        for (int chain = 0; chain < CHAINS<N, ROWS>; chain++) {
-            const int64_t i = start + chain * WIDTH;
-            Vector activations[ROWS];
-            for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
-            for (int j = 0; j < N; j++)
-                for (int row = 0; row < ROWS; row++)
-                    total[chain][j][row] += load(w + j * n + i) * activations[row];
-        }
+void dots(const float* w, int64_t apart, const float* x, int64_t n, float (&y)[N][ROWS]) {
+    Vector total[N][ROWS] = {};
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        prefetch<N, ROWS>(w + N * (n + i));
+        Vector activations[ROWS];
+        for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
+        for (int j = 0; j < N; j++)
+            for (int row = 0; row < ROWS; row++) total[j][row] += load(w + j * apart + i) * activations[row];
     }
-    add_up<Vector, float, N, ROWS>(total, y);
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
 }
 
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
 // mask: so `x` holds the activations with even indices first, then those with odd ones.
 template <int N, int ROWS>
-void dots(const uint16_t* w, const float* x, int64_t n, float (&y)[N][ROWS]) {
-    constexpr int LOADS = CHAINS<N, ROWS> > 1 ? 2 : 1, ODD = LOADS - 1;
-    Vector total[CHAINS<N, ROWS>][N][ROWS] = {};
-    for (int64_t start = 0; start < n / 2; start += LOADS * WIDTH) {
-        prefetch<N>(w + N * (n + 2 * start));
-        for (int chain = 0; chain < 2 * LOADS; chain += 2) {
-            const int64_t i = start + chain / 2 * WIDTH;
-            Vector even[ROWS], odd[ROWS];
+void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, float (&y)[N][ROWS]) {
+    Vector total[N][ROWS] = {};
+    for (int64_t i = 0; i < n / 2; i += WIDTH) {
+        prefetch<N, ROWS>(w + N * (n + 2 * i));
+        Vector even[ROWS], odd[ROWS];
+        for (int row = 0; row < ROWS; row++) {
+            even[row] = load(x + row * n + i);
+            odd[row] = load(x + row * n + n / 2 + i);
+        }
+        for (int j = 0; j < N; j++) {
+            Words pairs;
+            std::memcpy(&pairs, w + j * apart + 2 * i, sizeof pairs);
+            const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
             for (int row = 0; row < ROWS; row++) {
-                even[row] = load(x + row * n + i);
-                odd[row] = load(x + row * n + n / 2 + i);
-            }
-            for (int j = 0; j < N; j++) {
-                Words pairs;
-                std::memcpy(&pairs, w + j * n + 2 * i, sizeof pairs);
-                const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
-                for (int row = 0; row < ROWS; row++) {
-                    total[chain][j][row] += first * even[row];
-                    total[chain + ODD][j][row] += second * odd[row];
-                }
+                total[j][row] += first * even[row];
+                total[j][row] += second * odd[row];
             }
         }
     }
-    add_up<Vector, float, N, ROWS>(total, y);
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
 }
 
 // The same with two 8-bit numbers in a 16-bit word.
 template <int N, int ROWS>
-void dots(const int8_t* w, const int16_t* x, int64_t n, int32_t (&y)[N][ROWS]) {
-    constexpr int ODD = CHAINS<N, ROWS> > 1 ? 1 : 0;
-    Integers total[CHAINS<N, ROWS>][N][ROWS] = {};
+void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, int32_t (&y)[N][ROWS]) {
+    Integers total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
-        prefetch<N>(w + N * (n + 2 * i));
+        prefetch<N, ROWS>(w + N * (n + 2 * i));
         for (int j = 0; j < N; j++) {
-            const Shorts pairs = load_shorts(w + j * n + 2 * i);
+            const Shorts pairs = load_shorts(w + j * apart + 2 * i);
             const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
             for (int row = 0; row < ROWS; row++) {
-                Integers &even = total[0][j][row], &odd = total[ODD][j][row];
-                even = multiply_add(first, load_shorts(x + row * n + i), even);
-                odd = multiply_add(second, load_shorts(x + row * n + n / 2 + i), odd);
+                total[j][row] = multiply_add(first, load_shorts(x + row * n + i), total[j][row]);
+                total[j][row] = multiply_add(second, load_shorts(x + row * n + n / 2 + i), total[j][row]);
             }
         }
     }
-    add_up<Integers, int32_t, N, ROWS>(total, y);
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
 }
 
 // ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
@@ -148,26 +128,33 @@ struct Worker {
         }
     }
 
-    // One row of weights at a time streams fastest from memory. With four rows of activations or more it is
-    // arithmetic that takes the time: a block of 6 × 4 sums fills the registers, and needs the fewest loads.
+    // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
+    // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills the registers, and
+    // needs the fewest loads.
     template <typename Weight, typename Activation, typename Write>
     void products(const Matrix& m, const Activation* x, Write write) {
-        const auto [first, last] = share(m.rows);
-        int64_t j = first;
-        if (n_rows >= 4)
-            for (; j + 6 <= last; j += 6) block_of_rows<Weight, 6>(m, j, x, write);
-        for (; j < last; j++) block_of_rows<Weight, 1>(m, j, x, write);
+        auto [j, last] = share(m.rows);
+        if (n_rows < 4) {
+            constexpr int RUNS = sizeof(Weight) == 1 ? 4 : 2;
+            const int64_t n = (last - j) / RUNS, end = j + n;
+            for (; j < end; j++) block_of_rows<Weight, RUNS>(m, j, n, x, write);
+            j += (RUNS - 1) * n;
+        } else {
+            for (; j + 6 <= last; j += 6) block_of_rows<Weight, 6>(m, j, 1, x, write);
+        }
+        for (; j < last; j++) block_of_rows<Weight, 1>(m, j, 1, x, write);
     }
 
+    // Rows j, j + apart, … of the weights, with all rows of activations.
     template <typename Weight, int N, typename Activation, typename Write>
-    void block_of_rows(const Matrix& m, int64_t j, const Activation* x, Write write) {
+    void block_of_rows(const Matrix& m, int64_t j, int64_t apart, const Activation* x, Write write) {
         const int64_t n = m.columns;
         const auto w = static_cast<const Weight*>(m.weight) + j * n;
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
-            dots(w, x + row * n, n, y);
+            dots(w, apart * n, x + row * n, n, y);
             for (int i = 0; i < N; i++)
-                for (int r = 0; r < rows; r++) write(row + r, j + i, y[i][r]);
+                for (int r = 0; r < rows; r++) write(row + r, j + i * apart, y[i][r]);
         };
         int64_t row = 0;
         for (; row + 4 <= n_rows; row += 4) block(std::integral_constant<int, 4>{}, row);

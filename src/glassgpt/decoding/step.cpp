@@ -1,9 +1,10 @@
 // One decoding step of our GPT on a CPU: a token of each row in, the logits of the next one out.
 //
 // A step reads every weight once and does little with it, so it can be no faster than memory is read. Three
-// things bring it close to that: each core reads one unbroken run of a matrix's rows; all products of a step
-// share one parallel region, with a barrier where the next needs the whole of the last; weights are read
-// where they lie, as bfloat16 or 8-bit integers too, and widened in registers. Activations are float32.
+// things bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all
+// products of a step share one parallel region, with a barrier where the next needs the whole of the last;
+// weights are read where they lie, as bfloat16 or 8-bit integers too, and widened in registers. Activations
+// are float32.
 //
 // native.py describes these structures a second time, for Python.
 
@@ -25,32 +26,47 @@ struct Block {
 struct Model {
     const Block* blocks;
     Norm final_norm;
-    Matrix head;
+    Matrix token_embedding, position_embedding, head;  // position_embedding may be without a weight
+    const float *cosine, *sine;  // (context_length, Dh / 2), or null without rotary positions
     int64_t n_blocks, n_heads, n_kv_heads, d_head, window;  // window 0: attention to everything
     float norm_eps;
     int32_t is_rmsnorm;
 };
 
 struct Step {
-    float* x;            // (B, D): embeddings in; the residual stream
-    float* logits;       // (B, V)
-    void *keys, *values; // (L, B, G, max_tokens, Dh), in `cache_format`
+    const int64_t* token_ids;  // (B)
+    float* logits;             // (B, V)
+    void *keys, *values;       // (L, B, G, max_tokens, Dh), in `cache_format`
     const int64_t* n_padding;  // (B), or null
-    const float *cosine, *sine;  // (B or 1, Dh / 2), or null without rotary positions
-    int64_t n_rows, n_tokens, max_tokens, rotary_stride;  // n_tokens: how many the cache holds
+    int64_t n_rows, n_tokens, max_tokens;  // n_tokens: how many the cache holds
     Format cache_format;
 };
 
+// Where a row's new token stands, counted from its first token that is no padding.
+int64_t position(const Step& step, int64_t row) {
+    return step.n_padding ? std::max(int64_t(0), step.n_tokens - step.n_padding[row]) : step.n_tokens;
+}
+
+void add_row(const Matrix& m, int64_t row, float* x) {
+    const int64_t start = row * m.columns;
+    for (int64_t i = 0; i < m.columns; i++) {
+        if (m.format == FLOAT32) x[i] += static_cast<const float*>(m.weight)[start + i];
+        if (m.format == BFLOAT16) x[i] += widened(static_cast<const uint16_t*>(m.weight)[start + i]);
+        if (m.format == INT8) x[i] += m.scale[row] * float(static_cast<const int8_t*>(m.weight)[start + i]);
+    }
+}
+
 // y = (x − mean) / √(variance + ε) · weight + bias for each row of x, or the same without the mean.
-void normalise(const Model& model, const Norm& norm, const float* x, std::vector<float>& y, int64_t D) {
+void normalise(const Model& model, const Norm& norm, const std::vector<float>& x, std::vector<float>& y,
+               int64_t D) {
     for (int64_t row = 0; row < int64_t(y.size()); row += D) {
         Vector total = {}, squares = {};
-        for (int64_t i = row; i < row + D; i += WIDTH) total += load(x + i);
+        for (int64_t i = row; i < row + D; i += WIDTH) total += load(&x[i]);
         const float mean = model.is_rmsnorm ? 0 : sum(total) / float(D);
-        for (int64_t i = row; i < row + D; i += WIDTH) squares += (load(x + i) - mean) * (load(x + i) - mean);
+        for (int64_t i = row; i < row + D; i += WIDTH) squares += (load(&x[i]) - mean) * (load(&x[i]) - mean);
         const float factor = 1 / std::sqrt(sum(squares) / float(D) + model.norm_eps);
         for (int64_t i = 0; i < D; i += WIDTH) {
-            const Vector scaled = (load(x + row + i) - mean) * factor * load(norm.weight + i);
+            const Vector scaled = (load(&x[row + i]) - mean) * factor * load(norm.weight + i);
             store(&y[row + i], norm.bias ? scaled + load(norm.bias + i) : scaled);
         }
     }
@@ -69,6 +85,15 @@ void rotate(float* head, const float* cosine, const float* sine, int64_t d_head)
     }
 }
 
+// Σ scores[t] · values[t], N Vectors of it: so many sums that none waits for its last addition.
+template <int N, typename Number>
+void mix(const float* scores, const Number* values, int64_t n, int64_t d_head, float divisor, float* mixed) {
+    Vector total[N] = {};
+    for (int64_t t = 0; t < n; t++)
+        for (int i = 0; i < N; i++) total[i] += scores[t] * load(values + t * d_head + i * WIDTH);
+    for (int i = 0; i < N; i++) store(mixed + i * WIDTH, total[i] / divisor);
+}
+
 // One key/value head of one row: its new key and value into the cache, then all query heads that it serves.
 template <typename Number>
 void attend(const Model& model, const Step& step, int64_t layer, int64_t row, int64_t group, float* qkv,
@@ -81,9 +106,9 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
     float* key = qkv + (model.n_heads + group) * d;
     const float* value = key + model.n_kv_heads * d;
 
-    if (step.cosine) {
-        const float* cosine = step.cosine + row * step.rotary_stride;
-        const float* sine = step.sine + row * step.rotary_stride;
+    if (model.cosine) {
+        const float* cosine = model.cosine + position(step, row) * (d / 2);
+        const float* sine = model.sine + position(step, row) * (d / 2);
         rotate(key, cosine, sine, d);
         for (int64_t h = 0; h < n_queries; h++) rotate(query + h * d, cosine, sine, d);
     }
@@ -97,14 +122,16 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
     oldest = std::min(oldest, step.n_tokens);  // padding sees itself, as a softmax over nothing is no number
     keys += oldest * d, values += oldest * d;
     const int64_t n = step.n_tokens + 1 - oldest, n_whole = (n + WIDTH - 1) / WIDTH * WIDTH;
+    const float scale = 1 / std::sqrt(float(d));
     scores.resize(n_whole);
     for (int64_t h = 0; h < n_queries; h++) {
         const float* q = query + h * d;
         float largest = -INFINITY;
         for (int64_t t = 0; t < n; t++) {
+            for (int64_t i = 0; i < d; i += 64 / sizeof(Number)) __builtin_prefetch(values + t * d + i);
             Vector score = {};
             for (int64_t i = 0; i < d; i += WIDTH) score += load(q + i) * load(keys + t * d + i);
-            scores[t] = sum(score) / std::sqrt(float(d));
+            scores[t] = sum(score) * scale;
             largest = std::max(largest, scores[t]);
         }
         std::fill(scores.begin() + n, scores.end(), -INFINITY);
@@ -115,11 +142,10 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
             total += share;
         }
         const float divisor = sum(total);
-        for (int64_t i = 0; i < d; i += WIDTH) {
-            Vector mean = {};
-            for (int64_t t = 0; t < n; t++) mean += scores[t] * load(values + t * d + i);
-            store(mixed + (group * n_queries + h) * d + i, mean / divisor);
-        }
+        float* to = mixed + (group * n_queries + h) * d;
+        int64_t i = 0;
+        for (; i + 4 * WIDTH <= d; i += 4 * WIDTH) mix<4>(scores.data(), values + i, n, d, divisor, to + i);
+        for (; i < d; i += WIDTH) mix<1>(scores.data(), values + i, n, d, divisor, to + i);
     }
 }
 
@@ -129,9 +155,14 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
     const int64_t B = step.n_rows, D = model.n_heads * model.d_head, G = model.n_kv_heads;
     const int64_t QKV = model.blocks[0].qkv.rows, F = model.blocks[0].up.rows, V = model.head.rows;
     const bool gated = model.blocks[0].gate.weight;
-    std::vector<float> qkv(B * QKV), mixed(B * D), wide(B * F), gate(gated ? B * F : 0);
+    // x is the residual stream
+    std::vector<float> x(B * D), qkv(B * QKV), mixed(B * D), wide(B * F), gate(gated ? B * F : 0);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
-    float* x = step.x;
+    for (int64_t row = 0; row < B; row++) {
+        add_row(model.token_embedding, step.token_ids[row], &x[row * D]);
+        if (model.position_embedding.weight)
+            add_row(model.position_embedding, position(step, row), &x[row * D]);
+    }
 
 #pragma omp parallel num_threads(n_threads)
     {

@@ -41,6 +41,13 @@ Vector load(const uint16_t* p) {  // a bfloat16 number is the upper half of a fl
     return as_vector(__builtin_convertvector(halves, Words) << 16);
 }
 
+float widened(uint16_t half) {
+    const uint32_t word = uint32_t(half) << 16;
+    float number;
+    std::memcpy(&number, &word, 4);
+    return number;
+}
+
 Shorts load_shorts(const void* p) {
     Shorts s;
     std::memcpy(&s, p, sizeof s);

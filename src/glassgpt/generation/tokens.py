@@ -1,6 +1,7 @@
 """Token ids in, new token ids out, each as soon as it is drawn."""
 
 import contextlib
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, overload
 
@@ -88,14 +89,17 @@ def _steps(
             if sampling.use_cache
             else WindowReader(model, prompts)
         )
-        seen = seen_tokens(prompts, vocab_size, reader.device)
+        seen = None
+        if sampling.repetition_penalty != 1:
+            seen = seen_tokens(prompts, vocab_size, reader.device)
     generators = row_generators(sampling.seed, len(prompts))
     ended = [False] * len(prompts)
     for n_generated in range(sampling.max_new_tokens):
         with _computing(modules):
             logits = _checked(reader.next_logits(), n_generated)[:, :vocab_size]
             drawn = next_tokens(logits, sampling, seen, generators)
-            seen.scatter_(-1, drawn[:, None].to(seen.device), True)
+            if seen is not None:
+                seen.scatter_(-1, drawn[:, None].to(seen.device), True)
         token_ids = drawn.tolist()
         ended = [was or token_id in stop_token_ids for was, token_id in zip(ended, token_ids, strict=True)]
         if all(ended):
@@ -124,8 +128,8 @@ def _computing(modules: list[nn.Module]) -> Iterator[None]:
 
 def _checked(logits: Float[Tensor, "B V"], n_generated: int) -> Float[Tensor, "B V"]:
     """`logits` in float32 or wider, or GenerationError where nothing sensible can be drawn from them."""
-    if not torch.stack(logits.aminmax()).isfinite().all():  # either is nan if anything is
-        n_bad = int((~logits.isfinite()).sum())
+    # A sum costs little, and is no number if anything in it is none; very large ones have to be counted.
+    if not math.isfinite(logits.sum().item()) and (n_bad := int((~logits.isfinite()).sum())):
         raise GenerationError(
             f"{n_bad:,} of {logits.numel():,} logits of new token {n_generated + 1:,} are nan or infinite. "
             f"The weights are damaged, or too large for {logits.dtype}: load another checkpoint, or "

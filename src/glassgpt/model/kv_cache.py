@@ -78,12 +78,13 @@ class KVCache:
     ) -> tuple[Float[Tensor, "B G S Dh"], Float[Tensor, "B G S Dh"]]:
         """Write the new tokens' keys and values of `layer` behind the old; return old and new together.
 
+        They are kept in the cache's type, and come back in that of the new ones, which attention computes in.
         The count `n_tokens` moves on once per model call, by `advance`, after every layer has written.
         """
         end = self.n_tokens + keys.shape[2]
         self.keys[layer, :, :, self.n_tokens : end] = keys
         self.values[layer, :, :, self.n_tokens : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.keys[layer, :, :, :end].to(keys.dtype), self.values[layer, :, :, :end].to(values.dtype)
 
     def advance(self, n_new: int) -> None:
         """Count `n_new` tokens as read."""
