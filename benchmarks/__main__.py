@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.catalogue import ROWS
-from benchmarks.judging import Reading, figure
-from benchmarks.limits import LIMITS, measure_limits
+from benchmarks.judging import Reading
+from benchmarks.limits import limit_text, measure_limits
 from benchmarks.machine import describe_machine, key
 from benchmarks.picture import draw
 from benchmarks.processes import alone
@@ -110,8 +110,8 @@ def measure(options: argparse.Namespace) -> int:
     rows = chosen(options.rows) or [row for row in ROWS if row.in_default_set and row.device == device]
     say(f"{key(machine)}; {len(rows)} rows")
     limits: dict[str, float] = alone(measure_limits, options.quick)
-    for name, limit in limits.items():
-        say(f"limit: {name} {figure(limit / 1e9)} {LIMITS[name]}")
+    for name in limits:
+        say(f"limit: {limit_text(name, limits)}")
     started, failed, readings = time.perf_counter(), [], []
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.quick)

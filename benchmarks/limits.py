@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from benchmarks.judging import figure
 from benchmarks.processes import seconds
 
 FLOAT32, BFLOAT16, READ = "float32 products", "bfloat16 products", "memory read"
@@ -25,6 +26,10 @@ LIMITS = {  # in operations or bytes a second; said in 10⁹ of them
     CUDA_BFLOAT16: "GFLOP/s",
     CUDA_READ: "GB/s",
 }
+
+
+def limit_text(name: str, limits: dict[str, float]) -> str:
+    return f"{name} {figure(limits[name] / 1e9)} {LIMITS[name]}"
 
 
 def measure_limits(quick: bool) -> dict[str, float]:

@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from benchmarks.judging import figure
+from benchmarks.limits import limit_text, measure_limits
 from benchmarks.machine import versions
 from benchmarks.processes import alone
 from benchmarks.rows import OURS, Check, Row, Setting, Side, Taken
@@ -15,6 +16,7 @@ Say = Callable[[str], None]
 def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) -> dict[str, Any]:
     """What results.json keeps of a row. The rounds go A B A B, so that a slow minute hits everybody.
 
+    Where the machine's limit counts, it is measured in each round, too: it differs from minute to minute.
     A peer that fails is recorded with its reason, and the others go on; when ours fails, so does the run.
     """
     if row.prepare is not None:
@@ -23,7 +25,11 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     taken: dict[str, list[Taken]] = {side.name: [] for side in row.sides}
     missing = {side.name: side.missing for side in row.sides if side.missing}
     n_rounds = 1 if setting.quick else row.rounds
+    reached = []
     for number in range(1, n_rounds + 1):
+        if row.bound is not None:
+            reached.append(alone(measure_limits, setting.quick))
+            say(f"{row.name}: round {number} of {n_rounds}, {limit_text(row.bound.limit, reached[-1])}")
         for side in row.sides:
             if side.name not in missing:
                 try:
@@ -40,7 +46,7 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     return {
         "sides": {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides},
         "check": {"agrees": check.agrees, "how": check.how},
-        "limits": limits,
+        "limits": {name: max(found[name] for found in reached) for name in limits} if reached else limits,
         "versions": versions({name for side in row.sides for name in packages(side)}),
     }
 

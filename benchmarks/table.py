@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.judging import Reading, Spread, figure
-from benchmarks.limits import LIMITS, MATRIX
+from benchmarks.limits import LIMITS, MATRIX, limit_text
 from benchmarks.machine import key
 from benchmarks.rows import Row
 
@@ -60,7 +60,7 @@ def machine_text(machine: Mapping[str, Any], readings: Sequence[Reading]) -> str
         f"- {machine['threads']} threads for PyTorch and as many for every peer"
         + (f"; {settings}" if settings else ", as they come: no variable is set"),
         f"- Python {machine['python']}, torch {machine['torch']}" + (f", {packages}" if packages else ""),
-        f"- limits, the best that was reached: {limits_text(readings)}",
+        f"- limits, the best that was reached beside each row: {limits_text(readings)}",
     ]
     return "\n".join(lines)
 
@@ -95,19 +95,24 @@ def row_cells(reading: Reading) -> list[list[str]]:
     """A line for each peer; the first also says what ours did."""
     row = reading.row
     verdicts = "<br>".join(f"{verdict.wanted}: {said(verdict.reached)}" for verdict in reading.verdicts())
-    share = reading.share
     note = reading.measured["sides"][row.sides[0].name]["note"]
     first = [
         f"{row.what} `{row.name}`",
         f"**{reading.ours} {row.unit}**" + (f", {note}" if note else ""),
         verdicts,
-        "" if share is None or row.bound is None else f"{100 * share:.0f}% of {row.bound.limit}",
+        share_cell(reading),
     ]
     peers = [peer_cells(reading, side.name) for side in row.sides[1:]] or [["", ""]]
     return [
         [first[0], first[1], *peer, first[2], first[3]] if place == 0 else ["", "", *peer, "", ""]
         for place, peer in enumerate(peers)
     ]
+
+
+def share_cell(reading: Reading) -> str:
+    if reading.row.bound is None or reading.share is None:
+        return ""
+    return f"{100 * reading.share:.0f}% of {limit_text(reading.row.bound.limit, reading.measured['limits'])}"
 
 
 def peer_cells(reading: Reading, peer: str) -> list[str]:

@@ -27,9 +27,9 @@ def test_every_peer_has_a_line_and_the_first_says_what_ours_did():
         "one",
         "other",
         goals=(Ratio(beside=("one",), at_least=2.0, aim=9.0),),
-        bound=Bound(READ, 3.0, "bytes"),
+        bound=Bound(READ, 3e9, "bytes"),
     )
-    measured = make_measured(limits={READ: 210.0}, ours=[34.0, 35.0, 36.0], one=[5.0], other=[10.0])
+    measured = make_measured(limits={READ: 210e9}, ours=[34.0, 35.0, 36.0], one=[5.0], other=[10.0])
 
     lines = table_lines([Reading(row, measured)])[2:]
 
@@ -40,7 +40,7 @@ def test_every_peer_has_a_line_and_the_first_says_what_ours_did():
             "one: 5.00 (5.00–5.00)",
             "7.00 ×",
             "at least 2 × one: reached<br>aim 9 × one: **missed**",
-            "50% of memory read",
+            "50% of memory read 210 GB/s",
         ],
         ["", "", "other: 10.0 (10.0–10.0)", "3.50 ×", "", ""],
     ]

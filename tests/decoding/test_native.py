@@ -48,6 +48,21 @@ def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
     assert largest_difference(a_model(), n_rows) < 3e-6
 
 
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+def test_a_row_gets_the_same_bits_in_any_batch(to):
+    model = a_model(n_kv_heads=2, d_ff=320)
+    model = model if to is None else quantize(model, to)
+    step, token_ids = NativeStep(model), torch.randint(53, (7, 3))
+
+    def logits(rows: list[int]) -> torch.Tensor:
+        cache = KVCache(model.config, len(rows), 3)
+        return torch.stack([step.logits(token_ids[rows, t].tolist(), cache) for t in range(3)], dim=1)
+
+    together = logits(list(range(7)))
+    for rows in ([0], [4], [1, 2], [3, 5, 6], [6, 5, 4, 3]):
+        assert torch.equal(logits(rows), together[rows])
+
+
 @pytest.mark.parametrize("positions", ["learned", "rope", "none"])
 def test_padding_is_never_seen_and_positions_count_from_the_first_token(positions):
     model = a_model(positions=positions, attention_window=9)

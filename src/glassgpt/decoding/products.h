@@ -112,9 +112,8 @@ struct Worker {
     // (n_rows, columns).
     template <typename Write>
     void project(const Matrix& m, const float* x, Write write) {
-        const auto biased = [&](int64_t row, int64_t j, float y) {
-            write(row, j, m.bias ? y + m.bias[j] : y);
-        };
+        const auto bias = [&](int64_t j) { return m.bias ? m.bias[j] : 0.0f; };
+        const auto biased = [&](int64_t row, int64_t j, float y) { write(row, j, y + bias(j)); };
         if (m.format == FLOAT32) {
             products<float>(m, x, biased);
         } else if (m.format == BFLOAT16) {
@@ -122,8 +121,10 @@ struct Worker {
             products<uint16_t>(m, split.data(), biased);
         } else {
             round_pairs(x, m.columns, m.largest);
+            // Written as fma, so that no compiler rounds the product in one block and not in another: a row
+            // gets the same logits in any batch.
             products<int8_t>(m, whole.data(), [&](int64_t row, int64_t j, int32_t y) {
-                biased(row, j, float(y) * (scale[row] * m.scale[j]));
+                write(row, j, std::fma(float(y), scale[row] * m.scale[j], bias(j)));
             });
         }
     }

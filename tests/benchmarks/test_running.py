@@ -1,0 +1,46 @@
+from pathlib import Path
+
+from benchmarks.limits import READ
+from benchmarks.rows import OURS, Bound, Check, Row, Setting, Side, Taken
+from benchmarks.running import measure_row
+
+
+def measured_with(monkeypatch, bound: Bound | None) -> tuple[dict, list[str]]:
+    """A row of three rounds on a machine that reads 5, 9 and 7 GB/s in them, and 40 before; and who was
+    measured after whom."""
+    speeds, order = iter([5e9, 9e9, 7e9]), []
+
+    def limits(quick: bool) -> dict[str, float]:
+        order.append("limit")
+        return {READ: next(speeds)}
+
+    def side(name: str) -> Side:
+        return Side(name, lambda _: (order.append(name), Taken([1.0], output=7))[1])
+
+    monkeypatch.setattr("benchmarks.running.alone", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("benchmarks.running.measure_limits", limits)
+    row = Row(
+        name="work",
+        what="some work",
+        unit="tokens/s",
+        how="not at all",
+        sides=(side(OURS), side("peer")),
+        check=lambda _, outputs: Check(outputs == {OURS: 7, "peer": 7}, "they are equal"),
+        bound=bound,
+        rounds=3,
+    )
+    setting = Setting(Path(), quick=False)
+    return measure_row(row, setting, {READ: 40e9}, say=lambda _: None), order
+
+
+def test_the_limit_is_measured_in_each_round_of_a_row_that_it_counts_for(monkeypatch):
+    measured, order = measured_with(monkeypatch, Bound(READ, 1e9, "bytes"))
+    assert order == ["limit", OURS, "peer"] * 3
+    assert measured["limits"] == {READ: 9e9}  # the best of these minutes, not of an earlier one
+    assert measured["check"]["agrees"]
+
+
+def test_other_rows_keep_those_from_before(monkeypatch):
+    measured, order = measured_with(monkeypatch, None)
+    assert order == [OURS, "peer"] * 3
+    assert measured["limits"] == {READ: 40e9}
