@@ -98,6 +98,27 @@ def test_a_cache_in_fewer_bits_than_the_activations_is_read_as_it_is(kind, n_row
     assert largest_difference(a_model(**kind), n_rows, dtype=torch.bfloat16) < 5e-3
 
 
+def test_keys_and_values_round_to_the_nearest_bfloat16_and_ties_to_even():
+    model = a_model()
+    qkv_proj = model.blocks[0].attention.qkv_proj
+    halfway = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-8 + 2**-20])
+    with torch.no_grad():
+        qkv_proj.weight.zero_()
+        qkv_proj.bias.copy_(halfway.repeat(48))
+    cache = KVCache(model.config, 1, 2, dtype=torch.bfloat16)
+    NativeStep(model).logits([3], cache)
+    expected = torch.tensor([1, 1 + 2**-6, -1, 1 + 2**-7]).repeat(16).view(4, 16)
+    for tensor in (cache.keys, cache.values):
+        assert torch.equal(tensor[0, 0, :, 0].float(), expected)
+
+
+def test_scores_far_beyond_what_an_exponential_can_hold():
+    model = a_model()
+    for block in model.blocks:
+        block.attention.qkv_proj.weight.data *= 30  # scores times 900, in the thousands
+    assert largest_difference(model, 2) < 1e-4
+
+
 def test_the_shapes_of_gpt2_124m_agree():
     torch.manual_seed(5)
     model = GPT(gpt2("124M")).eval()
