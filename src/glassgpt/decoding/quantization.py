@@ -1,7 +1,7 @@
 """Weights in fewer bits: less to store, and less to read for each generated token.
 
 Generating one token reads every weight once, so its time follows their bytes. Only matrices shrink; norms,
-biases, positions, and what flows between them stay float32.
+biases, positions, and what flows between them stay float32; `generate` keeps keys and values in bfloat16.
 """
 
 import copy
