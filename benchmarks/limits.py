@@ -33,7 +33,7 @@ def limit_text(name: str, limits: dict[str, float]) -> str:
 
 
 def measure_limits(quick: bool) -> dict[str, float]:
-    """The limits of this machine, its GPU's included; in a process of its own, before anything else."""
+    """The limits of this machine, its GPU's included; in a process of its own."""
     import torch
 
     found = matrix_limits("cpu", 1024 if quick else 4096) | {READ: read_limit(27 if quick else 30)}

@@ -60,13 +60,13 @@ def machine_text(machine: Mapping[str, Any], readings: Sequence[Reading]) -> str
         f"- {machine['threads']} threads for PyTorch and as many for every peer"
         + (f"; {settings}" if settings else ", as they come: no variable is set"),
         f"- Python {machine['python']}, torch {machine['torch']}" + (f", {packages}" if packages else ""),
-        f"- limits, the best that was reached beside each row: {limits_text(readings)}",
+        f"- limits, the best that was reached, from row to row: {limits_text(readings)}",
     ]
     return "\n".join(lines)
 
 
 def limits_text(readings: Sequence[Reading]) -> str:
-    """The lowest to the highest of the runs that the rows come from."""
+    """The lowest to the highest that rows were measured beside."""
     said = []
     for name, unit in LIMITS.items():
         if name == MATRIX:

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -216,6 +217,50 @@ def test_a_cache_of_another_type_is_refused():
         NativeStep(model).logits([3], KVCache(model.config, 1, 5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_pytorchs_defaults_for_new_tensors_change_nothing(dtype):
+    model = a_model(positions="rope")
+    expected = NativeStep(model).logits([7], KVCache(model.config, 1, 5))
+    cache = KVCache(model.config, 1, 5)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            logits = NativeStep(model).logits([7], cache)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16])
+def test_int8_survives_a_model_that_changes_its_type(to):
+    model = quantize(a_model(d_ff=1024), "int8")
+    changed = copy.deepcopy(model).to(to).float()
+    logits = NativeStep(changed).logits([7], KVCache(model.config, 1, 5))
+    expected = NativeStep(model).logits([7], KVCache(model.config, 1, 5))
+    assert (
+        logits - expected
+    ).abs().max() / expected.abs().max() < 0.05  # scales, norms and biases were rounded
+
+
+def test_a_cache_that_the_step_would_misread_is_refused():
+    model = a_model()
+    step = NativeStep(model)
+    sliced, of_two_types, padded, elsewhere = (KVCache(model.config, 3, 5) for _ in range(4))
+    sliced.keys, sliced.values = sliced.keys[:, :2], sliced.values[:, :2]
+    of_two_types.values = of_two_types.values.bfloat16()
+    padded.n_padding = torch.zeros(3, dtype=torch.int32)
+    elsewhere.keys = elsewhere.keys.to("meta")
+    for cache, n_rows, word in (
+        (sliced, 2, "without gaps"),
+        (of_two_types, 3, "cache is torch.bfloat16"),
+        (padded, 3, "n_padding is torch.int32"),
+        (elsewhere, 3, "on meta"),
+    ):
+        with pytest.raises(GenerationError, match=word):
+            step.logits([1] * n_rows, cache)
+
+
 def test_what_lies_outside_the_weights_or_the_cache_is_never_read():
     model = a_model(n_kv_heads=2)
     step = NativeStep(model)
@@ -226,7 +271,7 @@ def test_what_lies_outside_the_weights_or_the_cache_is_never_read():
         stranger = KVCache(
             dataclasses.replace(model.config, **fields), 1, 99 if "context" in str(fields) else 5
         )
-        with pytest.raises(GenerationError, match="the model needs"):
+        with pytest.raises(GenerationError, match=r"the model needs|room for 99 tokens"):
             step.logits([3], stranger)
 
 

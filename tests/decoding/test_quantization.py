@@ -6,7 +6,7 @@ from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.generation import SamplingConfig, generate
 from glassgpt.generation.window import CachedWindowReader
 from glassgpt.model import GPT, gpt2
-from tests.decoding.models import a_model
+from tests.decoding.models import a_model, needs_library
 
 
 def test_int8_errs_by_half_a_step_of_its_row_at_most():
@@ -76,6 +76,7 @@ def test_generating_goes_on_beyond_the_context_as_ever(to):
     assert len(batch) == 60
 
 
+@needs_library
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
@@ -90,6 +91,11 @@ def test_generating_goes_on_beyond_the_context_as_ever(to):
 def test_keys_and_values_shrink_with_the_weights(model, dtype):
     reader = CachedWindowReader(model, [[3, 4]], 5)
     assert reader.cache.keys.dtype == reader.cache.values.dtype == dtype
+
+
+def test_where_pytorch_decodes_keys_and_values_stay_as_they_are(monkeypatch):
+    monkeypatch.setenv("GLASSGPT_NATIVE", "0")
+    assert CachedWindowReader(quantize(a_model(), "int8"), [[3, 4]], 5).cache.keys.dtype == torch.float32
 
 
 def test_other_names_and_damaged_weights_are_refused():

@@ -61,7 +61,8 @@ class _Model(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("token_ids", "logits", "keys", "values", "n_padding")),
+        ("token_ids", ctypes.POINTER(ctypes.c_int64)),
+        *((name, ctypes.c_void_p) for name in ("logits", "keys", "values", "n_padding")),
         *((name, ctypes.c_int64) for name in ("n_rows", "n_tokens", "max_tokens")),
         ("cache_format", ctypes.c_int32),
     )
@@ -127,7 +128,7 @@ class NativeStep:
         self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
         cosine = sine = None
         if config.positions == "rope":
-            positions = torch.arange(config.context_length)
+            positions = torch.arange(config.context_length, device="cpu")
             cosine, sine = rotary_angles(positions, config.d_head, config.rope_theta, torch.float32)
         learned = config.positions == "learned"
         self.description = _Model(
@@ -159,9 +160,9 @@ class NativeStep:
         config, n_rows = self.config, len(token_ids)
         cache.check_room(n_rows, 1)
         self._check(token_ids, cache)
-        logits = torch.empty(n_rows, config.vocab_size)
+        logits = torch.empty(n_rows, config.vocab_size, dtype=torch.float32, device="cpu")
         step = _Step(
-            token_ids=ctypes.cast((ctypes.c_int64 * n_rows)(*token_ids), ctypes.c_void_p),
+            token_ids=(ctypes.c_int64 * n_rows)(*token_ids),
             logits=logits.data_ptr(),
             keys=cache.keys.data_ptr(),
             values=cache.values.data_ptr(),
@@ -179,14 +180,31 @@ class NativeStep:
 
     def _check(self, token_ids: list[int], cache: KVCache) -> None:
         """What lies beyond a tensor's end would be read as if it were part of it."""
-        config = self.config
-        shape = (config.n_layers, len(token_ids), config.kv_heads, cache.max_tokens, config.d_head)
-        if tuple(cache.keys.shape) != shape or cache.max_tokens > config.context_length:
+        config, n_rows = self.config, len(token_ids)
+        shape = (config.n_layers, n_rows, config.kv_heads, cache.max_tokens, config.d_head)
+        for tensor in (cache.keys, cache.values):
+            if tuple(tensor.shape) != shape or not tensor.is_contiguous():
+                raise GenerationError(
+                    f"The cache has the shape {tuple(tensor.shape)} with strides {tensor.stride()}; the "
+                    f"model needs {shape} without gaps."
+                )
+            if tensor.dtype not in (torch.float32, torch.bfloat16) or tensor.dtype != cache.keys.dtype:
+                raise GenerationError(f"The cache is {tensor.dtype}; the C++ step needs float32 or bfloat16.")
+            if tensor.device.type != "cpu":
+                raise GenerationError(f"The cache is on {tensor.device}, and the model on the CPU.")
+        if cache.max_tokens > config.context_length:
             raise GenerationError(
-                f"The cache has the shape {tuple(cache.keys.shape)}; the model needs {shape}."
+                f"The cache has room for {cache.max_tokens:,} tokens; the model's context_length is "
+                f"{config.context_length:,}."
             )
-        if cache.keys.dtype not in (torch.float32, torch.bfloat16):
-            raise GenerationError(f"The cache is {cache.keys.dtype}; the C++ step needs float32 or bfloat16.")
+        padding = cache.n_padding
+        if padding is not None and (
+            padding.dtype != torch.int64 or padding.shape != (n_rows,) or not padding.is_contiguous()
+        ):
+            raise GenerationError(
+                f"The cache's n_padding is {padding.dtype} of the shape {tuple(padding.shape)}; the C++ step "
+                f"needs torch.int64 of ({n_rows},)."
+            )
         for token_id in token_ids:
             if not 0 <= token_id < config.vocab_size:
                 raise GenerationError(f"Token id {token_id} is outside vocab_size={config.vocab_size:,}.")
@@ -206,11 +224,11 @@ class NativeStep:
 
     def _matrix(self, module: nn.Linear | nn.Embedding | QuantizedLinear | QuantizedEmbedding) -> _Matrix:
         scale = bias = None
-        largest = 0.0
+        largest = 0
         if isinstance(module, QuantizedLinear | QuantizedEmbedding):
             scale = module.scale
         if isinstance(module, QuantizedLinear):
-            largest = float(module.largest_activation)
+            largest = module.largest_activation
         if isinstance(module, nn.Linear | QuantizedLinear):
             bias = module.bias
         return _Matrix(

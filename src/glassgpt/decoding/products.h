@@ -24,7 +24,7 @@ struct Matrix {
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
 
-// Rows of weights that touch are one run for the memory. It is asked for the next N of them while these are
+// Rows of weights that touch (far ones have ROWS = 1) are one run for the memory. It is asked for the next N of them while these are
 // multiplied by ROWS, and then sees that run and not N short ones.
 template <int N, int ROWS>
 void prefetch(const void* next) {

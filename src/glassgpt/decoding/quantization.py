@@ -1,7 +1,7 @@
 """Weights in fewer bits: less to store, and less to read for each generated token.
 
 Generating one token reads every weight once, so its time follows their bytes. Only matrices shrink; norms,
-biases, positions, and what flows between them stay float32; `generate` keeps keys and values in bfloat16.
+biases, positions, and what flows between them stay float32; for the C++ step keys and values are bfloat16.
 """
 
 import copy
@@ -27,20 +27,18 @@ class QuantizedLinear(nn.Module):
     """
 
     scale: Tensor | None
-    largest_activation: Tensor
 
     def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
         self.register_buffer("scale", scale)  # (N)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
-        largest = (
-            0.0  # that a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits
-        )
+        # That a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits. No buffer:
+        # model.bfloat16() would round it up.
+        self.largest_activation = 0
         if scale is not None:
             heaviest_row = int(weight.abs().sum(dim=1).max())
-            largest = float(min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row)))
-        self.register_buffer("largest_activation", torch.tensor(largest))
+            self.largest_activation = min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row))
 
     def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
         dtype = torch.bfloat16 if multiplies_bfloat16(x.device) else x.dtype

@@ -44,7 +44,8 @@ struct Step {
 
 // Where a row's new token stands, counted from its first token that is no padding.
 int64_t position(const Step& step, int64_t row) {
-    return step.n_padding ? std::max(int64_t(0), step.n_tokens - step.n_padding[row]) : step.n_tokens;
+    if (!step.n_padding) return step.n_tokens;
+    return std::clamp(step.n_tokens - step.n_padding[row], int64_t(0), step.n_tokens);
 }
 
 void add_row(const Matrix& m, int64_t row, float* x) {
@@ -117,9 +118,8 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
         put(values[step.n_tokens * d + i], value[i]);
     }
 
-    int64_t oldest = step.n_padding ? step.n_padding[row] : 0;
+    int64_t oldest = step.n_tokens - position(step, row);  // padding, too, sees itself: its position is 0
     if (model.window) oldest = std::max(oldest, step.n_tokens + 1 - model.window);
-    oldest = std::min(oldest, step.n_tokens);  // padding sees itself, as a softmax over nothing is no number
     keys += oldest * d, values += oldest * d;
     const int64_t n = step.n_tokens + 1 - oldest, n_whole = (n + WIDTH - 1) / WIDTH * WIDTH;
     const float scale = 1 / std::sqrt(float(d));

@@ -34,7 +34,8 @@ class SamplingConfig:
     truncate: Literal["left"] | None = None
     """left: of a prompt longer than the context, only the end is read. None: it is an error."""
     use_cache: bool = True
-    """Keep keys and values of the tokens read. Without, each token reads all again: equal, and slow."""
+    """Keep keys and values of the tokens read. Without, each token reads all again: slow, and equal but
+    for rounding."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, list):  # as JSON gives it

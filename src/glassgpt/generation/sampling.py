@@ -55,7 +55,7 @@ def next_token_probabilities(
 
 def _places_of_largest(logits: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
     if logits.device.type == "cpu":  # NumPy takes a tenth of PyTorch's time
-        return torch.from_numpy(logits.numpy().argmax(axis=-1))
+        return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
     return logits.argmax(dim=-1).cpu()
 
 

@@ -116,10 +116,11 @@ class CachedWindowReader(WindowReader):
         self.cache.n_padding = torch.tensor(padding, device=self.device) if any(padding) else None
 
     def _empty_cache(self, n_rows: int, max_tokens: int) -> KVCache:
-        # Norms are of the activations' type. Matrices in fewer bits have keys and values in fewer, too: a
-        # long text's are soon as much to read for each token as the weights.
+        # Norms are of the activations' type, whatever the matrices are.
         dtype = next(self.model.final_norm.parameters()).dtype
-        if self.model.head.weight.dtype != dtype:
+        # Of a long text they are soon as much to read for each token as weights in fewer bits. The C++ step
+        # widens them in registers; PyTorch would have to write all of them anew.
+        if isinstance(self.step, NativeStep) and self.model.head.weight.dtype != dtype:
             dtype = torch.bfloat16
         return KVCache(self.model.config, n_rows, max_tokens, device=self.device, dtype=dtype)
 
