@@ -56,13 +56,28 @@ class Reading:
 
     @property
     def share(self) -> float | None:
-        """The part of the machine's limit that ours reaches; None where no limit is known."""
+        """The part of the machine's limit that ours reaches; None where no limit is known.
+
+        Each round has a limit of its own, as the machine is not the same in each; the median of their shares.
+        """
         bound = self.row.bound
         if bound is None or bound.limit not in self.measured["limits"]:
             return None
-        median = self.ours.median
-        used = median * bound.amount if self.row.more_is_better else bound.amount / median
-        return float(used / self.measured["limits"][bound.limit])
+        limits = self.bound_in_rounds
+        values = self.measured["sides"][self.row.sides[0].name]["values"]
+        n_each = len(values) // len(limits)
+        shares = []
+        for number, limit in enumerate(limits):
+            median = statistics.median(values[number * n_each : (number + 1) * n_each])
+            used = median * bound.amount if self.row.more_is_better else bound.amount / median
+            shares.append(used / limit)
+        return float(statistics.median(shares))
+
+    @property
+    def bound_in_rounds(self) -> list[float]:
+        """The limit that counts for the row, in each round; older results know one for all of them."""
+        assert self.row.bound is not None
+        return self.measured.get("bound_in_rounds") or [self.measured["limits"][self.row.bound.limit]]
 
     def verdicts(self) -> list[Verdict]:
         return [verdict for goal in self.row.goals for verdict in self.judge(goal)]

@@ -47,6 +47,7 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
         "sides": {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides},
         "check": {"agrees": check.agrees, "how": check.how},
         "limits": {name: max(found[name] for found in reached) for name in limits} if reached else limits,
+        "bound_in_rounds": [found[row.bound.limit] for found in reached] if row.bound else [],
         "versions": versions({name for side in row.sides for name in packages(side)}),
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.judging import Reading, Spread, figure
-from benchmarks.limits import LIMITS, MATRIX, limit_text
+from benchmarks.limits import LIMITS, MATRIX
 from benchmarks.machine import key
 from benchmarks.rows import Row
 
@@ -74,10 +74,13 @@ def limits_text(readings: Sequence[Reading]) -> str:
         found = [reading.measured["limits"].get(name) for reading in readings]
         values = [value / 1e9 for value in found if value is not None]
         if values:
-            spread = Spread.of(values)
-            ends = {figure(spread.lowest), figure(spread.highest)}
-            said.append(f"{name} {'–'.join(sorted(ends, key=float_of))} {unit}")
+            said.append(f"{name} {range_text(values)} {unit}")
     return ", ".join(said)
+
+
+def range_text(values: Sequence[float]) -> str:
+    ends = {figure(min(values)), figure(max(values))}
+    return "–".join(sorted(ends, key=float_of))
 
 
 def float_of(said: str) -> float:
@@ -112,7 +115,9 @@ def row_cells(reading: Reading) -> list[list[str]]:
 def share_cell(reading: Reading) -> str:
     if reading.row.bound is None or reading.share is None:
         return ""
-    return f"{100 * reading.share:.0f}% of {limit_text(reading.row.bound.limit, reading.measured['limits'])}"
+    limit = reading.row.bound.limit
+    values = [value / 1e9 for value in reading.bound_in_rounds]
+    return f"{100 * reading.share:.0f}% of {limit} {range_text(values)} {LIMITS[limit]}"
 
 
 def peer_cells(reading: Reading, peer: str) -> list[str]:

@@ -67,6 +67,14 @@ def test_a_limit_that_was_not_measured_gives_no_share():
     assert reading.share is None
 
 
+def test_each_round_is_held_to_its_own_limit():
+    measured = make_measured(limits={READ: 400.0}, ours=[10.0, 12.0, 20.0, 60.0, 30.0, 40.0])
+    row = make_row(bound=Bound(READ, 5.0, "5 bytes"))
+    assert Reading(row, measured).share == pytest.approx(25 * 5 / 400)
+    measured["bound_in_rounds"] = [100.0, 400.0, 200.0]  # shares 0.55, 0.5, 0.875
+    assert Reading(row, measured).share == pytest.approx(0.55)
+
+
 def test_an_upper_bound_holds_for_the_row_or_for_a_figure_beside_it():
     row = make_row(unit="s", goals=(AtMost(at_most=5.0), AtMost(at_most=2.0, of="peak GB")))
     measured = make_measured(ours=[5.0])

@@ -37,6 +37,7 @@ def test_the_limit_is_measured_in_each_round_of_a_row_that_it_counts_for(monkeyp
     measured, order = measured_with(monkeypatch, Bound(READ, 1e9, "bytes"))
     assert order == ["limit", OURS, "peer"] * 3
     assert measured["limits"] == {READ: 9e9}  # the best of these minutes, not of an earlier one
+    assert measured["bound_in_rounds"] == [5e9, 9e9, 7e9]
     assert measured["check"]["agrees"]
 
 
