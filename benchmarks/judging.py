@@ -48,8 +48,8 @@ class Reading:
         return bool(self.measured["check"]["agrees"])
 
     def ratio(self, peer: str) -> float | None:
-        """How many times as fast as `peer`; None when it was not measured, or did something else."""
-        if peer not in self.spreads or not self.counts:
+        """How many times as fast as `peer`; None without a measurement, equal outputs, or a speed at all."""
+        if not self.row.is_speed or peer not in self.spreads or not self.counts:
             return None
         ours, theirs = self.ours.median, self.spreads[peer].median
         return ours / theirs if self.row.more_is_better else theirs / ours

@@ -18,7 +18,6 @@ def draw(readings: Sequence[Reading]) -> str:
     lines = [
         (reading, side.name, ratio)
         for reading in readings
-        if reading.row.unit != "perplexity"  # which is no speed
         for side in reading.row.sides[1:]
         if (ratio := reading.ratio(side.name)) is not None
     ]

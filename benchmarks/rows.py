@@ -125,5 +125,10 @@ class Row:
     """Why ours cannot be measured here, and what to do; None when it can."""
 
     @property
+    def is_speed(self) -> bool:
+        """Whether somebody can be so many times as fast; perplexity, say, is stated beside the others'."""
+        return self.unit == "s" or self.more_is_better
+
+    @property
     def more_is_better(self) -> bool:
         return self.unit.endswith("/s")

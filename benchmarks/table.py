@@ -126,8 +126,11 @@ def peer_cells(reading: Reading, peer: str) -> list[str]:
     if peer not in reading.spreads:  # it joined the row after this measurement
         return [f"{peer}: not measured yet", ""]
     ratio = reading.ratio(peer)
-    shown = "the outputs differ: does not count" if ratio is None else f"{ratio:.2f} ×"
-    return [f"{peer}: {reading.spreads[peer]}", shown]
+    shown = "" if ratio is None else f"{ratio:.2f} ×"
+    return [
+        f"{peer}: {reading.spreads[peer]}",
+        shown if reading.counts else "the outputs differ: does not count",
+    ]
 
 
 def said(reached: bool | None) -> str:

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.judging import Reading, Spread, figure
 from benchmarks.limits import READ
 from benchmarks.rows import AtMost, Bound, Ratio, Share
+from benchmarks.table import peer_cells
 from tests.benchmarks.measured import make_measured, make_row
 
 
@@ -65,6 +66,12 @@ def test_a_limit_that_was_not_measured_gives_no_share():
     reading = Reading(make_row(bound=Bound(READ, 3.0, "3 bytes")), make_measured(ours=[40.0]))
 
     assert reading.share is None
+
+
+def test_what_is_no_speed_is_stated_and_not_divided():
+    reading = Reading(make_row("peer", unit="perplexity"), make_measured(ours=[9.0], peer=[18.0]))
+    assert reading.ratio("peer") is None
+    assert peer_cells(reading, "peer") == ["peer: 18.0 (18.0–18.0)", ""]
 
 
 def test_each_round_is_held_to_its_own_limit():

@@ -186,16 +186,18 @@ class NativeStep:
             if tuple(tensor.shape) != shape or not tensor.is_contiguous():
                 raise GenerationError(
                     f"The cache has the shape {tuple(tensor.shape)} with strides {tensor.stride()}; the "
-                    f"model needs {shape} without gaps."
+                    f"model needs {shape} without gaps. Make it with KVCache(model.config, …)."
                 )
             if tensor.dtype not in (torch.float32, torch.bfloat16) or tensor.dtype != cache.keys.dtype:
                 raise GenerationError(f"The cache is {tensor.dtype}; the C++ step needs float32 or bfloat16.")
             if tensor.device.type != "cpu":
-                raise GenerationError(f"The cache is on {tensor.device}, and the model on the CPU.")
+                raise GenerationError(
+                    f"The cache is on {tensor.device}, and the model on the CPU: move one of them."
+                )
         if cache.max_tokens > config.context_length:
             raise GenerationError(
                 f"The cache has room for {cache.max_tokens:,} tokens; the model's context_length is "
-                f"{config.context_length:,}."
+                f"{config.context_length:,}. Make it smaller."
             )
         padding = cache.n_padding
         if padding is not None and (
@@ -207,7 +209,10 @@ class NativeStep:
             )
         for token_id in token_ids:
             if not 0 <= token_id < config.vocab_size:
-                raise GenerationError(f"Token id {token_id} is outside vocab_size={config.vocab_size:,}.")
+                raise GenerationError(
+                    f"Token id {token_id} is outside vocab_size={config.vocab_size:,}. "
+                    f"Was another tokenizer used?"
+                )
 
     def _block(self, block: nn.Module) -> _Block:
         assert isinstance(block, Block)

@@ -24,8 +24,14 @@ struct Matrix {
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
 
-// Rows of weights that touch (far ones have ROWS = 1) are one run for the memory. It is asked for the next N of them while these are
-// multiplied by ROWS, and then sees that run and not N short ones.
+template <typename Sum, typename Number, int N, int ROWS>
+void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
+    for (int j = 0; j < N; j++)
+        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+}
+
+// Rows of weights that touch (far ones have ROWS = 1) are one run for the memory. It is asked for the next N
+// of them while these are multiplied by ROWS, and then sees that run and not N short ones.
 template <int N, int ROWS>
 void prefetch(const void* next) {
     if (ROWS > 1)
@@ -44,8 +50,7 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, float (&y)[N
         for (int j = 0; j < N; j++)
             for (int row = 0; row < ROWS; row++) total[j][row] += load(w + j * apart + i) * activations[row];
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up(total, y);
 }
 
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
@@ -70,8 +75,7 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, float (&y
             }
         }
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up(total, y);
 }
 
 // The same with two 8-bit numbers in a 16-bit word.
@@ -89,8 +93,7 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, int32_t (
             }
         }
     }
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    add_up(total, y);
 }
 
 // ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
