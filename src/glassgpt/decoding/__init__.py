@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from glassgpt.decoding.compiled import why_not_compiled as why_not_compiled
     from glassgpt.decoding.native import NativeStep as NativeStep
     from glassgpt.decoding.native import why_not_native as why_not_native
+    from glassgpt.decoding.products import OneDNNProducts as OneDNNProducts
     from glassgpt.decoding.quantization import quantize as quantize
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "build": ["why_no_library"],
         "compiled": ["CompiledStep", "compile_decoding", "why_not_compiled"],
         "native": ["NativeStep", "why_not_native"],
+        "products": ["OneDNNProducts"],
         "quantization": ["quantize"],
     },
 )

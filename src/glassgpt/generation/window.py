@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from glassgpt.decoding import CompiledStep, NativeStep, why_not_compiled, why_not_native
+from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_compiled, why_not_native
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 
@@ -39,8 +39,12 @@ class WindowReader:
         return torch.cat([self._read([window]) for window in self.windows])
 
     def _read(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B V"]:
-        hidden = self.model.hidden(torch.tensor(rows, device=self.device), cache)  # (B, T, D)
+        hidden = self._hidden(rows, cache)
         return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
+
+    def _hidden(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+        with OneDNNProducts():
+            return self.model.hidden(torch.tensor(rows, device=self.device), cache)
 
 
 class CachedWindowReader(WindowReader):
@@ -80,7 +84,7 @@ class CachedWindowReader(WindowReader):
         if self.step is None:
             return self._read(rows, self.cache)
         if n_columns > 1:
-            self.model.hidden(torch.tensor([row[:-1] for row in rows], device=self.device), self.cache)
+            self._hidden([row[:-1] for row in rows], self.cache)
         return self._read_newest()
 
     def _read_newest(self) -> Float[Tensor, "B V"]:
@@ -98,8 +102,7 @@ class CachedWindowReader(WindowReader):
         end = self.cache.n_tokens
         if n_kept := self.context_length // 2:
             fresh = self._empty_cache(len(self.shortened), n_kept)
-            rows = [self.windows[row][:-1] for row in self.shortened]
-            self.model.hidden(torch.tensor(rows, device=self.device), fresh)
+            self._hidden([self.windows[row][:-1] for row in self.shortened], fresh)
             self.cache.keys[:, self.shortened, :, end - n_kept : end] = fresh.keys
             self.cache.values[:, self.shortened, :, end - n_kept : end] = fresh.values
 
