@@ -53,15 +53,36 @@ def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
 def test_a_row_gets_the_same_bits_in_any_batch(to):
     model = a_model(n_kv_heads=2, d_ff=320)
     model = model if to is None else quantize(model, to)
-    step, token_ids = NativeStep(model), torch.randint(53, (7, 3))
+    step, token_ids = NativeStep(model), torch.randint(53, (11, 3))
 
     def logits(rows: list[int]) -> torch.Tensor:
         cache = KVCache(model.config, len(rows), 3)
         return torch.stack([step.logits(token_ids[rows, t].tolist(), cache) for t in range(3)], dim=1)
 
-    together = logits(list(range(7)))
-    for rows in ([0], [4], [1, 2], [3, 5, 6], [6, 5, 4, 3]):
+    together = logits(list(range(11)))
+    for rows in ([0], [4], [1, 2], [3, 5, 6], [6, 5, 4, 3], [10, 9, 8, 7, 6, 5, 4, 3, 2]):
         assert torch.equal(logits(rows), together[rows])
+
+
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("n_rows", [1, 5, 11])
+def test_weights_that_lie_anywhere_in_memory_give_the_same_bits(to, n_rows):
+    model = a_model(d_ff=320)
+    model = model if to is None else quantize(model, to)
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for (
+            parameter
+        ) in moved.parameters():  # as a file is mapped: each number in its place, no row in a line
+            memory = torch.empty(parameter.numel() + 64, dtype=parameter.dtype)
+            first = 1 + -(memory.data_ptr() // memory.itemsize) % (64 // memory.itemsize)
+            place = memory[first : first + parameter.numel()].view(parameter.shape)
+            parameter.data = place.copy_(parameter)
+    matrices = [parameter for parameter in moved.parameters() if parameter.dim() == 2]
+    assert all(parameter.data_ptr() % 64 == parameter.itemsize for parameter in matrices)
+    token_ids = torch.randint(53, (n_rows,)).tolist()
+    expected, logits = (NativeStep(m).logits(token_ids, KVCache(m.config, n_rows, 3)) for m in (model, moved))
+    assert torch.equal(logits, expected)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rope", "none"])

@@ -5,8 +5,6 @@
 
 #pragma once
 
-#include <vector>
-
 #include "vectors.h"
 
 namespace {
@@ -30,21 +28,26 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
         for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
 }
 
-// Rows of weights that touch (far ones have ROWS = 1) are one run for the memory. It is asked for the next N
-// of them while these are multiplied by ROWS, and then sees that run and not N short ones.
-template <int N, int ROWS>
-void prefetch(const void* next) {
-    if (ROWS > 1)
-        for (int line = 0; line < N; line++)
-            __builtin_prefetch(static_cast<const char*>(next) + 64 * line, 0, 2);
+// Memory is asked for early, one line of each row for each one read. Rows that touch are one run for it, and are
+// asked for in that order, N ahead, while these are multiplied by ROWS rows. Far ones (ROWS = 1) are N runs; of
+// float32 the processor asks by itself, of fewer bits it is 8 KB in all, as it is busy widening what it has.
+template <int N, int ROWS, typename Weight>
+void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
+    constexpr int64_t IN_LINE = LINE / sizeof(Weight), AHEAD = 128 * IN_LINE / N;
+    for (int j = 0; j < N; j++) {
+        if (ROWS > 1)
+            __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
+        else if (sizeof(Weight) < sizeof(float))
+            __builtin_prefetch(w + j * apart + i + AHEAD, 0, 3);
+    }
 }
 
-// The rows of weights lie `apart` numbers from one another.
+// The rows of weights lie `apart` numbers from one another; the next ones begin at `next`.
 template <int N, int ROWS>
-void dots(const float* w, int64_t apart, const float* x, int64_t n, float (&y)[N][ROWS]) {
+void dots(const float* w, int64_t apart, const float* x, int64_t n, const float* next, float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
-        prefetch<N, ROWS>(w + N * (n + i));
+        prefetch<N, ROWS>(w, apart, next, i);
         Vector activations[ROWS];
         for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
         for (int j = 0; j < N; j++)
@@ -56,10 +59,11 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, float (&y)[N
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
 // mask: so `x` holds the activations with even indices first, then those with odd ones.
 template <int N, int ROWS>
-void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, float (&y)[N][ROWS]) {
+void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uint16_t* next,
+          float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += WIDTH) {
-        prefetch<N, ROWS>(w + N * (n + 2 * i));
+        prefetch<N, ROWS>(w, apart, next, 2 * i);
         Vector even[ROWS], odd[ROWS];
         for (int row = 0; row < ROWS; row++) {
             even[row] = load(x + row * n + i);
@@ -80,10 +84,11 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, float (&y
 
 // The same with two 8-bit numbers in a 16-bit word.
 template <int N, int ROWS>
-void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, int32_t (&y)[N][ROWS]) {
+void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const int8_t* next,
+          int32_t (&y)[N][ROWS]) {
     Integers total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
-        prefetch<N, ROWS>(w + N * (n + 2 * i));
+        prefetch<N, ROWS>(w, apart, next, 2 * i);
         for (int j = 0; j < N; j++) {
             const Shorts pairs = load_shorts(w + j * apart + 2 * i);
             const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
@@ -100,8 +105,9 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, int32_t (
 
 struct Worker {
     int64_t index, count, n_rows;
-    std::vector<float> split, scale;
-    std::vector<int16_t> whole;
+    Numbers<float> split, scale;
+    Numbers<int16_t> whole;
+    Numbers<char> copy;
 
     struct Range {
         int64_t first, last;
@@ -153,16 +159,26 @@ struct Worker {
     template <typename Weight, int N, typename Activation, typename Write>
     void block_of_rows(const Matrix& m, int64_t j, int64_t apart, const Activation* x, Write write) {
         const int64_t n = m.columns;
-        const auto w = static_cast<const Weight*>(m.weight) + j * n;
+        auto w = static_cast<const Weight*>(m.weight) + j * n;
+        const auto next = w + N * n;
+        if (apart == 1 && reinterpret_cast<uintptr_t>(w) % LINE && n_rows >= 8) w = aligned(w, N * n);
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
-            dots(w, apart * n, x + row * n, n, y);
+            dots(w, apart * n, x + row * n, n, next, y);
             for (int i = 0; i < N; i++)
                 for (int r = 0; r < rows; r++) write(row + r, j + i * apart, y[i][r]);
         };
         int64_t row = 0;
         for (; row + 4 <= n_rows; row += 4) block(std::integral_constant<int, 4>{}, row);
         for (; row < n_rows; row++) block(std::integral_constant<int, 1>{}, row);
+    }
+
+    // Weights in a mapped file lie anywhere. Where they are read for many rows, it pays to copy them first.
+    template <typename Weight>
+    const Weight* aligned(const Weight* w, int64_t n) {
+        copy.resize(n * sizeof(Weight));
+        std::memcpy(copy.data(), w, copy.size());
+        return reinterpret_cast<const Weight*>(copy.data());
     }
 
     void split_pairs(const float* x, int64_t n) {

@@ -58,7 +58,7 @@ void add_row(const Matrix& m, int64_t row, float* x) {
 }
 
 // y = (x − mean) / √(variance + ε) · weight + bias for each row of x, or the same without the mean.
-void normalise(const Model& model, const Norm& norm, const std::vector<float>& x, std::vector<float>& y,
+void normalise(const Model& model, const Norm& norm, const Numbers<float>& x, Numbers<float>& y,
                int64_t D) {
     for (int64_t row = 0; row < int64_t(y.size()); row += D) {
         Vector total = {}, squares = {};
@@ -98,7 +98,7 @@ void mix(const float* scores, const Number* values, int64_t n, int64_t d_head, f
 // One key/value head of one row: its new key and value into the cache, then all query heads that it serves.
 template <typename Number>
 void attend(const Model& model, const Step& step, int64_t layer, int64_t row, int64_t group, float* qkv,
-            float* mixed, std::vector<float>& scores) {
+            float* mixed, Numbers<float>& scores) {
     const int64_t d = model.d_head, n_queries = model.n_heads / model.n_kv_heads;
     const int64_t place = (layer * step.n_rows + row) * model.n_kv_heads + group;
     Number* keys = static_cast<Number*>(step.keys) + place * step.max_tokens * d;
@@ -156,7 +156,7 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
     const int64_t QKV = model.blocks[0].qkv.rows, F = model.blocks[0].up.rows, V = model.head.rows;
     const bool gated = model.blocks[0].gate.weight;
     // x is the residual stream
-    std::vector<float> x(B * D), qkv(B * QKV), mixed(B * D), wide(B * F), gate(gated ? B * F : 0);
+    Numbers<float> x(B * D), qkv(B * QKV), mixed(B * D), wide(B * F), gate(gated ? B * F : 0);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
     for (int64_t row = 0; row < B; row++) {
         add_row(model.token_embedding, step.token_ids[row], &x[row * D]);
@@ -168,8 +168,8 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
     {
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
         Worker worker{omp_get_thread_num(), omp_get_num_threads(), B, {}, {}, {}};
-        std::vector<float> normed(B * D), scores;
-        const auto into = [](std::vector<float>& y, int64_t n) {
+        Numbers<float> normed(B * D), scores;
+        const auto into = [](Numbers<float>& y, int64_t n) {
             return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };
         };
         const auto add_to_stream = [&](int64_t row, int64_t j, float y) { x[row * D + j] += y; };

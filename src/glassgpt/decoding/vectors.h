@@ -8,7 +8,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
+#include <vector>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -22,6 +24,24 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
 typedef int16_t Shorts __attribute__((vector_size(4 * WIDTH)));
 typedef int16_t HalfShorts __attribute__((vector_size(2 * WIDTH)));
+
+// Memory in which no Vector lies in two lines of the processor's cache: reading such a one takes twice as long.
+constexpr int64_t LINE = 64;
+template <typename Number>
+struct Aligned {
+    typedef Number value_type;
+    Aligned() = default;
+    template <typename Other>
+    Aligned(const Aligned<Other>&) {}
+    Number* allocate(size_t n) {
+        return static_cast<Number*>(::operator new(n * sizeof(Number), std::align_val_t(LINE)));
+    }
+    void deallocate(Number* p, size_t) { ::operator delete(p, std::align_val_t(LINE)); }
+    bool operator==(const Aligned&) const { return true; }
+    bool operator!=(const Aligned&) const { return false; }
+};
+template <typename Number>
+using Numbers = std::vector<Number, Aligned<Number>>;
 
 Vector load(const float* p) {
     Vector v;
