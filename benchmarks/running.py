@@ -65,7 +65,7 @@ def side_record(rounds: list[Taken], missing: str | None) -> dict[str, Any]:
 
 def packages(side: Side) -> list[str]:
     """What pip calls the packages that this side measures."""
-    return [] if side.package is None else [side.install or side.package]
+    return [] if side.package is None else (side.install or side.package).split()
 
 
 def first_line(fault: BaseException) -> str:
