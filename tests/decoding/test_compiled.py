@@ -162,14 +162,31 @@ cache = KVCache(model.config, 3, 17, dtype=torch.float64)
 with torch.inference_mode():
     logits = CompiledStep(model).logits([3, 5, 7], cache)
     torch.testing.assert_close(logits, model(torch.tensor([[3], [5], [7]]))[:, 0], rtol=0, atol=1e-12)
-print(len(graphs))
+    print(len(graphs))
+    for n_columns in range(3, 13):
+        CompiledStep(model).logits([3], KVCache(model.config, 1, n_columns, dtype=torch.float64))
+    print(len(graphs))
 """
 
 
-def test_all_blocks_share_what_is_compiled_once():
+def test_all_blocks_share_what_is_compiled_once_for_each_of_many_shapes():
     """In a process of its own: the tests' checks of shapes cannot be compiled."""
     done = subprocess.run([sys.executable, "-c", COMPILING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1\n11\n"), done.stderr
+
+
+def test_the_head_is_padded_and_what_was_added_is_not_seen(monkeypatch):
+    model = a_model(vocab_size=53)
+    shapes, linear = [], compiled.F.linear
+    monkeypatch.setattr(
+        compiled.F, "linear", lambda x, weight: (shapes.append(weight.shape), linear(x, weight))[1]
+    )
+    x = torch.randn(3, 1, 64)
+    logits = compiled.padded_head(model)(x)
+    assert shapes == [(64, 64)]
+    torch.testing.assert_close(logits, linear(x, model.head.weight))
+    whole = a_model(vocab_size=128)
+    assert compiled.padded_head(whole) is whole.head
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")

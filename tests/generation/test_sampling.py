@@ -225,6 +225,14 @@ def test_on_a_gpu_the_ends_of_the_unit_interval_draw_the_first_and_the_last_poss
     assert _places_in_parallel(probabilities, highest).tolist() == [2, 1, 1]
 
 
+def test_a_gpu_draws_some_token_even_from_no_numbers():
+    for damage in (torch.nan, torch.inf):
+        probabilities = torch.full((3, 7), damage)
+        uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.double)
+        token_ids = _places_in_parallel(probabilities, uniform)
+        assert ((token_ids >= 0) & (token_ids < 7)).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tokens_are_drawn_as_often_as_their_probabilities_say(dtype):
     n = 20_000

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from glassgpt.model.attention import Surroundings
@@ -24,10 +25,15 @@ from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.positions import rotary_angles
 
 RunBlock = Callable[..., Tensor]
+RunHead = Callable[[Tensor], Tensor]
 
 _CHOSEN: WeakSet[GPT] = WeakSet()
 _COLUMNS = 128
 _WARM_UP_RUNS = 3
+_MOST_SHAPES = 256
+"""For how many numbers of rows and columns PyTorch may compile a block; by itself it gives up behind 8."""
+_MULTIPLE = 64
+"""Of a matrix's rows, for a GPU's tensor cores to read and write whole lines."""
 
 
 def compile_decoding(model: GPT) -> GPT:
@@ -63,6 +69,7 @@ class CompiledStep:
     def __init__(self, model: GPT) -> None:
         self.model = model
         self.weights = list(model.state_dict().values())  # a recording reads them where they lie
+        self.head = padded_head(model)
         self.cache: KVCache | None = None
 
     @staticmethod
@@ -70,7 +77,7 @@ class CompiledStep:
         """For how many tokens a cache should have room: few different numbers, as each is compiled for."""
         return min(-(-n_tokens // _COLUMNS) * _COLUMNS, context_length)
 
-    def logits(self, token_ids: list[int], cache: KVCache) -> Float[Tensor, "B V"]:
+    def logits(self, token_ids: list[int] | Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
         """The logits of what follows `token_ids`, one for each of the cache's rows.
 
         Reads the tokens into the cache; does not wait for the GPU. Raises GenerationError when it is full.
@@ -94,8 +101,8 @@ class CompiledStep:
             tensor[:, :, :, cache.n_tokens :] = 0
         self.cache, self.recorded = cache, False
 
-    def _set_inputs(self, token_ids: list[int], cache: KVCache) -> None:
-        self.token_ids.copy_(torch.tensor(token_ids)[:, None], non_blocking=True)
+    def _set_inputs(self, token_ids: list[int] | Tensor, cache: KVCache) -> None:
+        self.token_ids.copy_(torch.as_tensor(token_ids)[:, None], non_blocking=True)
         self.column.fill_(cache.n_tokens)
         if cache.n_padding is None:
             self.n_padding.zero_()
@@ -109,13 +116,16 @@ class CompiledStep:
         """
 
         def run(run_block: RunBlock) -> Tensor:
-            return static_logits(self.model, self.token_ids, self.column, self.n_padding, cache, run_block)
+            return static_logits(
+                self.model, self.head, self.token_ids, self.column, self.n_padding, cache, run_block
+            )
 
         def run_plainly() -> None:
             self.output = run(block_in_columns)
 
         try:
-            self.replay, self.output = record(lambda: run(_compiled_block()), cache.keys.device)
+            with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
+                self.replay, self.output = record(lambda: run(_compiled_block()), cache.keys.device)
         except Exception as fault:  # whatever a compiler may raise: there is another way to the same logits
             reason = str(fault).strip().partition("\n")[0]
             warnings.warn(
@@ -127,12 +137,29 @@ class CompiledStep:
         self.recorded = True
 
 
+def padded_head(model: GPT) -> RunHead:
+    """`model.head`, by a copy of its weights whose number of rows suits a GPU better than GPT-2's 50,257."""
+    head = model.head
+    n_more = -head.weight.shape[0] % _MULTIPLE
+    if type(head) is not nn.Linear or head.bias is not None or n_more == 0:
+        return head
+    weight = F.pad(head.weight.detach(), (0, 0, 0, n_more))
+    return lambda x: F.linear(x, weight)[..., :-n_more]
+
+
 def static_logits(
-    model: GPT, token_ids: Tensor, column: Tensor, n_padding: Tensor, cache: KVCache, run_block: RunBlock
+    model: GPT,
+    head: RunHead,
+    token_ids: Tensor,
+    column: Tensor,
+    n_padding: Tensor,
+    cache: KVCache,
+    run_block: RunBlock,
 ) -> Float[Tensor, "B V"]:
     """`model(token_ids, cache)` for one token a row, with the shapes of a full cache whatever it holds.
 
-    `column` (1,) is where the tokens enter the cache; `n_padding` (B,) counts each row's padding.
+    `head` computes what `model.head` does; `column` (1,) is where the tokens enter the cache; `n_padding`
+    (B,) counts each row's padding.
     """
     config = model.config
     positions = (column - n_padding[:, None]).clamp(min=0)  # (B, 1)
@@ -145,7 +172,7 @@ def static_logits(
     mask = _visible(cache.max_tokens, column, n_padding, config.attention_window)
     for layer, block in enumerate(model.blocks):
         x = run_block(block, x, mask, rotary, cache.keys[layer], cache.values[layer], column)
-    return model.head(model.final_norm(x))[:, 0]
+    return head(model.final_norm(x))[:, 0]
 
 
 def _visible(

@@ -1,7 +1,7 @@
 """Products of float32 matrices on a CPU, for reading many tokens at once: a prompt.
 
-PyTorch leaves them to MKL, which on AMD's processors uses half of each 512-bit register. oneDNN, which PyTorch
-carries too, uses all of it: twice as many operations a second on a Zen 5.
+PyTorch leaves them to MKL, which on AMD's processors uses half of each 512-bit register. oneDNN, which comes
+with PyTorch too, uses all of it: twice as many operations a second on a Zen 5.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,7 @@ def next_tokens(
     seen: Bool[Tensor, "B V"] | None,
     generators: Sequence[torch.Generator],
 ) -> Int[Tensor, " B"]:
-    """One token id for each row, drawn from `next_token_probabilities`; on the CPU."""
+    """One token id for each row, drawn from `next_token_probabilities`; those of a CUDA GPU stay there."""
     if _is_greedy(sampling, logits):  # where a draw could only point at the largest
         return _places_of_largest(_penalised(logits, sampling, seen))
     return draw(next_token_probabilities(logits, sampling, seen), generators)
@@ -56,7 +56,7 @@ def next_token_probabilities(
 def _places_of_largest(logits: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
     if logits.device.type == "cpu":  # NumPy takes a tenth of PyTorch's time
         return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
-    return logits.argmax(dim=-1).cpu()
+    return logits.argmax(dim=-1)
 
 
 def _is_greedy(sampling: SamplingConfig, logits: Tensor) -> bool:
@@ -155,13 +155,13 @@ def row_generators(seed: int | None, n_rows: int) -> list[torch.Generator]:
 
 
 def draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generator]) -> Int[Tensor, " B"]:
-    """One token id for each row, each with its probability; on the CPU.
+    """One token id for each row, each with its probability; those of a CUDA GPU stay there.
 
     Inverse transform sampling: lay the probabilities end to end, let one uniform number point at a place.
     """
     uniform = torch.cat([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators])
     if probabilities.device.type == "cuda":
-        return _places_in_parallel(probabilities, uniform.to(probabilities.device)).cpu()
+        return _places_in_parallel(probabilities, uniform.to(probabilities.device, non_blocking=True))
     # A CPU sums in order and in float64, so that a probability of 0 has no place a number could point at.
     token_ids = torch.empty(len(probabilities), dtype=torch.long)
     for row, values in enumerate(probabilities.cpu()):
@@ -177,8 +177,9 @@ def _places_in_parallel(
     """The tokens that `uniform` points at, for a GPU, which sums in no order.
 
     Whole numbers add up to the same in any, so a probability of 0 has no place; one below 2⁻⁵¹ loses its own.
+    What is drawn from nan is some token: ids are read before anybody has seen that they come from no numbers.
     """
     ends = (probabilities.double() * 2**50).round().long().cumsum(dim=-1)  # (B, V)
     total = ends[:, -1]
     place = torch.minimum((uniform * total).long(), total - 1)  # the product may round up
-    return torch.searchsorted(ends, place[:, None], right=True)[:, 0]
+    return torch.searchsorted(ends, place[:, None], right=True)[:, 0].clamp(max=probabilities.shape[-1] - 1)

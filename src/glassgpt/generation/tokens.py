@@ -1,18 +1,13 @@
 """Token ids in, new token ids out, each as soon as it is drawn."""
 
-import contextlib
-import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, overload
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.errors import GenerationError, raise_problems
 from glassgpt.generation.config import SamplingConfig
-from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
-from glassgpt.generation.window import CachedWindowReader, WindowReader
+from glassgpt.generation.drawing import Drawer
 from glassgpt.model.gpt import GPT
 
 
@@ -60,8 +55,9 @@ def generate(
 
     Text longer than the context goes on in a window that drops its older half when full (`window.py`).
     The model runs where it is and as it is, without dropout or gradients; between two tokens it is as the
-    caller left it. Rounding in float32 or less can decide between two logits that are all but equal, so
-    that "equal" above and with `use_cache=False` holds for every token only when nothing is so close.
+    caller left it, though a CUDA GPU is then computing the next one. Rounding in float32 or less can decide
+    between two logits that are all but equal, so that "equal" above and with `use_cache=False` holds for
+    every token only when nothing is so close.
 
     Raises GenerationError at the call for a prompt that does not fit, later for logits that are no numbers.
     """
@@ -82,60 +78,16 @@ def _steps(
     stop_token_ids: frozenset[int],
     vocab_size: int,
 ) -> Iterator[list[int | None]]:
-    modules = list(model.modules())
-    with _computing(modules):
-        reader = (
-            CachedWindowReader(model, prompts, sampling.max_new_tokens)
-            if sampling.use_cache
-            else WindowReader(model, prompts)
-        )
-        seen = None
-        if sampling.repetition_penalty != 1:
-            seen = seen_tokens(prompts, vocab_size, reader.device)
-    generators = row_generators(sampling.seed, len(prompts))
+    drawer = Drawer(model, prompts, sampling, vocab_size)
     ended = [False] * len(prompts)
-    for n_generated in range(sampling.max_new_tokens):
-        with _computing(modules):
-            logits = _checked(reader.next_logits(), n_generated)[:, :vocab_size]
-            drawn = next_tokens(logits, sampling, seen, generators)
-            if seen is not None:
-                seen.scatter_(-1, drawn[:, None].to(seen.device), True)
-        token_ids = drawn.tolist()
+    for n_before in range(sampling.max_new_tokens):
+        token_ids = drawer.draw(more=n_before + 1 < sampling.max_new_tokens)
         ended = [was or token_id in stop_token_ids for was, token_id in zip(ended, token_ids, strict=True)]
         if all(ended):
             return
         # A row that has ended is computed along with the others, and not shown.
         yield [None if has else token_id for has, token_id in zip(ended, token_ids, strict=True)]
-        reader.append(token_ids)
-
-
-@contextlib.contextmanager
-def _computing(modules: list[nn.Module]) -> Iterator[None]:
-    """No dropout and no gradients inside; afterwards every module is in the mode it was in.
-
-    Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
-    """
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _checked(logits: Float[Tensor, "B V"], n_generated: int) -> Float[Tensor, "B V"]:
-    """`logits` in float32 or wider, or GenerationError where nothing sensible can be drawn from them."""
-    # A sum costs little, and is no number if anything in it is none; very large ones have to be counted.
-    if not math.isfinite(logits.sum().item()) and (n_bad := int((~logits.isfinite()).sum())):
-        raise GenerationError(
-            f"{n_bad:,} of {logits.numel():,} logits of new token {n_generated + 1:,} are nan or infinite. "
-            f"The weights are damaged, or too large for {logits.dtype}: load another checkpoint, or "
-            f"use float32."
-        )
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        drawer.append(token_ids)
 
 
 def _as_prompts(token_ids: Any) -> tuple[list[list[int]], bool]:

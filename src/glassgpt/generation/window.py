@@ -10,7 +10,7 @@ A window depends on its own row only, so a batch gives what each of its prompts 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_compiled, why_not_native
@@ -37,6 +37,15 @@ class WindowReader:
     def next_logits(self) -> Float[Tensor, "B V"]:
         """The scores of the token that follows each window."""
         return torch.cat([self._read([window]) for window in self.windows])
+
+    @property
+    def can_read_ahead(self) -> bool:
+        """Whether `logits_behind` may be asked now."""
+        return False
+
+    def logits_behind(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        """The scores of the token behind `newest`, ids on the model's device that are appended only later."""
+        raise NotImplementedError
 
     def _read(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B V"]:
         hidden = self._hidden(rows, cache)
@@ -76,6 +85,16 @@ class CachedWindowReader(WindowReader):
         if self.shortened:
             self._make_room()
         return self._read_newest()
+
+    @property
+    def can_read_ahead(self) -> bool:
+        """On a GPU, as long as no window will be full."""
+        return runs_ahead(self.device) and all(len(window) < self.context_length for window in self.windows)
+
+    def logits_behind(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+        if isinstance(self.step, CompiledStep):
+            return self.step.logits(newest, self.cache)
+        return self.model(newest[:, None], self.cache)[:, -1]
 
     def _read_prompts(self) -> Float[Tensor, "B V"]:
         n_columns = max(len(window) for window in self.windows)
@@ -126,6 +145,11 @@ class CachedWindowReader(WindowReader):
         if isinstance(self.step, NativeStep) and self.model.head.weight.dtype != dtype:
             dtype = torch.bfloat16
         return KVCache(self.model.config, n_rows, max_tokens, device=self.device, dtype=dtype)
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether Python can ask `device` for the next thing while it is busy with the last."""
+    return device.type == "cuda"
 
 
 def _faster_step(model: GPT) -> NativeStep | CompiledStep | None:

@@ -1,0 +1,129 @@
+"""One new token for each row: logits are read, checked, and ids drawn from them.
+
+A CPU takes one token after the other. A CUDA GPU is asked for the next one before the last has come back: ids
+are read where they were drawn, and copies of them follow while the next ones are computed. So the GPU
+does not wait for Python, and Python waits once a token, for ids that are mostly there by then.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from glassgpt.errors import GenerationError
+from glassgpt.generation.config import SamplingConfig
+from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
+from glassgpt.generation.window import CachedWindowReader, WindowReader, runs_ahead
+from glassgpt.model.gpt import GPT
+
+
+class Drawer:
+    """Draws the next token of every row, for prompts that fit the context.
+
+    The model runs as it is, without dropout or gradients; between two tokens it is as the caller left it.
+    """
+
+    def __init__(
+        self, model: GPT, prompts: list[list[int]], sampling: SamplingConfig, vocab_size: int
+    ) -> None:
+        self.sampling, self.vocab_size = sampling, vocab_size
+        self.modules = list(model.modules())
+        with _computing(self.modules):
+            self.reader = (
+                CachedWindowReader(model, prompts, sampling.max_new_tokens)
+                if sampling.use_cache
+                else WindowReader(model, prompts)
+            )
+            self.seen = None
+            if sampling.repetition_penalty != 1:
+                self.seen = seen_tokens(prompts, vocab_size, self.reader.device)
+        self.generators = row_generators(sampling.seed, len(prompts))
+        self.n_started = 0
+        self.upcoming: _Drawn | None = None
+
+    def draw(self, more: bool) -> list[int]:
+        """The ids that follow all that was appended; append them before the next call.
+
+        `more`: there will be one, so that a GPU can begin with it. Raises GenerationError for logits that
+        are no numbers.
+        """
+        with _computing(self.modules):
+            drawn = self.upcoming or self._start(self.reader.next_logits())
+            self.upcoming = None
+            if more and self.reader.can_read_ahead:
+                self.upcoming = self._start(self.reader.logits_behind(drawn.token_ids))
+            return drawn.tolist()
+
+    def append(self, token_ids: list[int]) -> None:
+        """Add one token to each row."""
+        self.reader.append(token_ids)
+
+    def _start(self, logits: Float[Tensor, "B V"]) -> "_Drawn":
+        self.n_started += 1
+        drawn = _Drawn(logits, self.n_started)
+        if not runs_ahead(logits.device):
+            drawn.check()  # before anything is drawn from no numbers
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))[:, : self.vocab_size]
+        drawn.send(next_tokens(logits, self.sampling, self.seen, self.generators))
+        if self.seen is not None:
+            self.seen.scatter_(-1, drawn.token_ids[:, None].to(self.seen.device), True)
+        return drawn
+
+
+class _Drawn:
+    """The ids drawn from `logits`, the `number`th new ones: on their device, and on their way to the CPU."""
+
+    def __init__(self, logits: Float[Tensor, "B V"], number: int) -> None:
+        self.logits, self.number = logits, number
+        # A sum costs little, and is no number if anything in it is none.
+        self.total = _sent_to_cpu(logits.sum())
+        self.arrived: torch.cuda.Event | None = None
+
+    def send(self, token_ids: Int[Tensor, " B"]) -> None:
+        self.token_ids = token_ids
+        self.copy = _sent_to_cpu(token_ids)
+        if token_ids.device.type == "cuda":
+            self.arrived = torch.cuda.Event()
+            self.arrived.record(torch.cuda.current_stream(token_ids.device))
+
+    def tolist(self) -> list[int]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        self.check()
+        token_ids: list[int] = self.copy.tolist()
+        return token_ids
+
+    def check(self) -> None:
+        """Raise GenerationError where nothing sensible can be drawn from the logits."""
+        # Very large ones may have no finite sum either, and have to be counted.
+        if not math.isfinite(self.total.item()) and (n_bad := int((~self.logits.isfinite()).sum())):
+            raise GenerationError(
+                f"{n_bad:,} of {self.logits.numel():,} logits of new token {self.number:,} are nan or "
+                f"infinite. The weights are damaged, or too large for {self.logits.dtype}: load another "
+                f"checkpoint, or use float32."
+            )
+
+
+def _sent_to_cpu(tensor: Tensor) -> Tensor:
+    """A copy, which from CUDA has yet to arrive."""
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
+
+
+@contextlib.contextmanager
+def _computing(modules: list[nn.Module]) -> Iterator[None]:
+    """No dropout and no gradients inside; afterwards every module is in the mode it was in.
+
+    Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
+    """
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,107 @@
+"""Reading ahead, as a CUDA GPU does: the same tokens, asked for before the last have come back."""
+
+import pytest
+import torch
+
+from glassgpt.decoding import compiled
+from glassgpt.errors import GenerationError
+from glassgpt.generation import SamplingConfig, drawing, generate, window
+from tests.decoding.models import a_model
+
+PROMPTS = [[3, 5, 7], [2], [9, 1, 4, 4, 8, 8, 1, 3, 2, 6, 7]]
+
+
+@pytest.fixture(autouse=True)
+def by_pytorch(monkeypatch):
+    monkeypatch.setenv("GLASSGPT_NATIVE", "0")  # the C++ step is for a CPU only
+
+
+def read_ahead(monkeypatch):
+    """Let a CPU do what only a CUDA GPU does."""
+    for module in (window, drawing):
+        monkeypatch.setattr(module, "runs_ahead", lambda device: True)
+
+
+@pytest.mark.parametrize("n_new", [0, 1, 2, 30])
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 0.0}, {"seed": 1}, {"seed": 2, "repetition_penalty": 1.3, "top_p": 0.9}],
+    ids=["greedy", "drawn", "penalised"],
+)
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_the_tokens_are_the_same_also_when_windows_slide_and_rows_differ(
+    n_new, settings, positions, monkeypatch
+):
+    model = a_model(context_length=11, positions=positions)
+    sampling = SamplingConfig(max_new_tokens=n_new, **settings)
+    expected = list(generate(model, PROMPTS, sampling))
+    read_ahead(monkeypatch)
+    assert list(generate(model, PROMPTS, sampling)) == expected
+    assert len(expected) == n_new
+
+
+def test_with_the_compiled_step_too(monkeypatch):
+    model = a_model(context_length=41)
+    sampling = SamplingConfig(max_new_tokens=50, seed=1)
+    expected = list(generate(model, PROMPTS, sampling))
+    read_ahead(monkeypatch)
+
+    def record(run, device):
+        output = run()
+        return lambda: output.copy_(run()), output
+
+    monkeypatch.setattr(compiled, "record", record)
+    monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
+    monkeypatch.setattr(window, "why_not_compiled", lambda model: None)
+    assert list(generate(model, PROMPTS, sampling)) == expected
+
+
+def test_a_text_that_stops_has_asked_for_one_token_too_many_at_most(monkeypatch):
+    model = a_model()
+    sampling = SamplingConfig(max_new_tokens=20, seed=1)
+    whole = list(generate(model, [3, 5], sampling))
+    stop = whole[7]
+    read_ahead(monkeypatch)
+    asked = []
+    model.register_forward_hook(lambda *_: asked.append(1))
+    assert list(generate(model, [3, 5], sampling, stop_token_ids=[stop])) == whole[: whole.index(stop)]
+    assert len(asked) == whole.index(stop) + 1  # the prompt is read by `hidden`; behind it, one call a token
+
+
+def test_the_next_token_is_asked_for_before_this_one_is_waited_for(monkeypatch):
+    model, order = a_model(), []
+    read_ahead(monkeypatch)
+    waited_for = drawing._Drawn.tolist
+    model.register_forward_hook(lambda *_: order.append("asked"))
+    monkeypatch.setattr(
+        drawing._Drawn, "tolist", lambda drawn: (order.append("waited"), waited_for(drawn))[1]
+    )
+    list(generate(model, [3, 5], SamplingConfig(max_new_tokens=4, temperature=0.0)))
+    assert order == ["asked", "waited"] * 3 + ["waited"]  # the first is asked for with the prompt
+
+
+def test_logits_that_are_no_numbers_are_an_error_at_their_token(monkeypatch):
+    model = a_model()
+    read_ahead(monkeypatch)
+    steps = generate(model, [3, 5], SamplingConfig(max_new_tokens=9, temperature=0.0))
+    next(steps)  # the second is under way
+    model.final_norm.weight.data.fill_(torch.nan)
+    next(steps)
+    with pytest.raises(GenerationError, match="53 of 53 logits of new token 3 are nan"):
+        next(steps)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"seed": 1, "repetition_penalty": 1.3}])
+def test_a_gpu_waits_only_for_its_own_copies(settings):
+    model = a_model(context_length=41).cuda()
+    expected = list(
+        generate(a_model(context_length=41), PROMPTS, SamplingConfig(max_new_tokens=25, **settings))
+    )
+    steps = generate(model, PROMPTS, SamplingConfig(max_new_tokens=25, **settings))
+    first = next(steps)  # the prompts have to be carried there
+    torch.cuda.set_sync_debug_mode("error")  # of events, which are waited for, it does not speak
+    try:
+        assert [first, *steps] == expected
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
