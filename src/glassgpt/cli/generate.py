@@ -50,11 +50,12 @@ def run(arguments: list[str]) -> int:
     from glassgpt.generation import complete, generate_text
     from glassgpt.pretrained import load_pretrained
     from glassgpt.training.precision import choose_device
-    from glassgpt.training.processor import fit_threads
+    from glassgpt.training.processor import fit_threads, keep_freed_memory
 
     prompts = [_standard_input() if prompt == "-" else prompt for prompt in options.prompt] or [""]
     model, tokenizer = load_pretrained(options.model, choose_device(options.device))
     fit_threads()
+    keep_freed_memory()  # a long prompt needs much of it again in every layer
     if options.quantize:
         model = quantize(model, options.quantize)
     if model.head.weight.device.type == "cpu" and (reason := why_no_library()):

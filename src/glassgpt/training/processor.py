@@ -14,8 +14,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def keep_freed_memory() -> None:
     """Let the C library of Linux keep what PyTorch frees instead of giving it back to the system.
 
-    A training step allocates the same large tensors again and again; each time, the system would clear
-    their pages anew, which takes a quarter of a CPU step. Holds for the rest of the process.
+    A training step allocates the same large tensors again and again, and so do the layers that read a long
+    prompt; each time, the system would clear their pages anew, which takes a quarter of a CPU step. Holds for
+    the rest of the process.
     """
     if sys.platform != "linux":
         return
