@@ -71,9 +71,7 @@ def test_weights_that_lie_anywhere_in_memory_give_the_same_bits(to, n_rows):
     model = model if to is None else quantize(model, to)
     moved = copy.deepcopy(model)
     with torch.no_grad():
-        for (
-            parameter
-        ) in moved.parameters():  # as a file is mapped: each number in its place, no row in a line
+        for parameter in moved.parameters():  # one number behind a line of the cache, as a mapped file may be
             memory = torch.empty(parameter.numel() + 64, dtype=parameter.dtype)
             first = 1 + -(memory.data_ptr() // memory.itemsize) % (64 // memory.itemsize)
             place = memory[first : first + parameter.numel()].view(parameter.shape)

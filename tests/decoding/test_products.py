@@ -39,7 +39,8 @@ def test_strides_do_not_matter():
     x, weight = torch.randn(768, 907).T, torch.randn(773, 1536)[:, ::2]
     exact = F.linear(x.double(), weight.double())
     with torch.no_grad(), OneDNNProducts():
-        torch.testing.assert_close(F.linear(x, weight, None).double(), exact, rtol=0, atol=1e-3)
+        assert ONEDNN in operations(lambda: F.linear(x, weight))
+        torch.testing.assert_close(F.linear(x, weight).double(), exact, rtol=0, atol=1e-3)
 
 
 def test_what_onednn_cannot_or_should_not_do_is_left_to_pytorch():
@@ -57,8 +58,29 @@ def test_what_onednn_cannot_or_should_not_do_is_left_to_pytorch():
             with torch.autocast("cpu", torch.bfloat16):
                 assert ONEDNN not in operations(linear)
                 assert linear().dtype == torch.bfloat16
+            torch._C._set_mkldnn_enabled(False)  # as torch.backends.mkldnn.flags does, but for a warning
+            try:
+                assert ONEDNN not in operations(linear)
+            finally:
+                torch._C._set_mkldnn_enabled(True)
     with torch.no_grad():
         assert ONEDNN not in operations(linear)  # outside nothing has changed
+
+
+class Doubled(torch.Tensor):
+    """A weight with a product of its own, as libraries for quantisation have them."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs)
+        return result * 2 if function is F.linear else result
+
+
+def test_a_tensor_of_another_class_keeps_its_own_product():
+    x, weight = torch.ones(907, 768), torch.full((768, 768), 0.5)
+    with torch.no_grad(), OneDNNProducts():
+        assert (F.linear(x, weight.as_subclass(Doubled)) == 768).all()
+        assert (F.linear(x, weight) == 384).all()
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

@@ -63,21 +63,21 @@ def test_a_text_that_stops_has_asked_for_one_token_too_many_at_most(monkeypatch)
     stop = whole[7]
     read_ahead(monkeypatch)
     asked = []
-    model.register_forward_hook(lambda *_: asked.append(1))
+    model.final_norm.register_forward_hook(lambda *_: asked.append(1))
     assert list(generate(model, [3, 5], sampling, stop_token_ids=[stop])) == whole[: whole.index(stop)]
-    assert len(asked) == whole.index(stop) + 1  # the prompt is read by `hidden`; behind it, one call a token
+    assert len(asked) == whole.index(stop) + 2  # for those shown, for the stop, and for one behind it
 
 
 def test_the_next_token_is_asked_for_before_this_one_is_waited_for(monkeypatch):
     model, order = a_model(), []
     read_ahead(monkeypatch)
     waited_for = drawing._Drawn.tolist
-    model.register_forward_hook(lambda *_: order.append("asked"))
+    model.final_norm.register_forward_hook(lambda *_: order.append("asked"))
     monkeypatch.setattr(
         drawing._Drawn, "tolist", lambda drawn: (order.append("waited"), waited_for(drawn))[1]
     )
     list(generate(model, [3, 5], SamplingConfig(max_new_tokens=4, temperature=0.0)))
-    assert order == ["asked", "waited"] * 3 + ["waited"]  # the first is asked for with the prompt
+    assert order == ["asked", *["asked", "waited"] * 3, "waited"]
 
 
 def test_logits_that_are_no_numbers_are_an_error_at_their_token(monkeypatch):

@@ -31,9 +31,9 @@ _CHOSEN: WeakSet[GPT] = WeakSet()
 _COLUMNS = 128
 _WARM_UP_RUNS = 3
 _MOST_SHAPES = 256
-"""For how many numbers of rows and columns PyTorch may compile a block; by itself it gives up behind 8."""
-_MULTIPLE = 64
-"""Of a matrix's rows, for a GPU's tensor cores to read and write whole lines."""
+"""For how many numbers of rows and columns PyTorch may compile a block; by itself it gives up after 8."""
+_HEAD_ROWS_MULTIPLE = 64
+"""So that a GPU's tensor cores read and write whole lines of the head's logits."""
 
 
 def compile_decoding(model: GPT) -> GPT:
@@ -124,7 +124,7 @@ class CompiledStep:
             self.output = run(block_in_columns)
 
         try:
-            with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
+            with torch._dynamo.config.patch(cache_size_limit=_MOST_SHAPES):
                 self.replay, self.output = record(lambda: run(_compiled_block()), cache.keys.device)
         except Exception as fault:  # whatever a compiler may raise: there is another way to the same logits
             reason = str(fault).strip().partition("\n")[0]
@@ -140,8 +140,14 @@ class CompiledStep:
 def padded_head(model: GPT) -> RunHead:
     """`model.head`, by a copy of its weights whose number of rows suits a GPU better than GPT-2's 50,257."""
     head = model.head
-    n_more = -head.weight.shape[0] % _MULTIPLE
-    if type(head) is not nn.Linear or head.bias is not None or n_more == 0:
+    n_more = -head.weight.shape[0] % _HEAD_ROWS_MULTIPLE
+    is_plain = (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and head.bias is None
+        and "forward" not in vars(head)
+    )
+    if n_more == 0 or not is_plain:
         return head
     weight = F.pad(head.weight.detach(), (0, 0, 0, n_more))
     return lambda x: F.linear(x, weight)[..., :-n_more]

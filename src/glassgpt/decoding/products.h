@@ -29,8 +29,8 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
 }
 
 // Memory is asked for early, one line of each row for each one read. Rows that touch are one run for it, and are
-// asked for in that order, N ahead, while these are multiplied by ROWS rows. Far ones (ROWS = 1) are N runs; of
-// float32 the processor asks by itself, of fewer bits it is 8 KB in all, as it is busy widening what it has.
+// asked for in that order, N ahead, while these are multiplied by ROWS rows. Far ones (they have ROWS = 1) are N
+// runs; of float32 the processor asks by itself, of fewer bits it is 8 KB in all, as it is busy widening them.
 template <int N, int ROWS, typename Weight>
 void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
     constexpr int64_t IN_LINE = LINE / sizeof(Weight), AHEAD = 128 * IN_LINE / N;

@@ -167,7 +167,7 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
 #pragma omp parallel num_threads(n_threads)
     {
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
-        Worker worker{omp_get_thread_num(), omp_get_num_threads(), B, {}, {}, {}};
+        Worker worker{omp_get_thread_num(), omp_get_num_threads(), B, {}, {}, {}, {}};
         Numbers<float> normed(B * D), scores;
         const auto into = [](Numbers<float>& y, int64_t n) {
             return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };

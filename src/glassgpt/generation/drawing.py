@@ -2,7 +2,8 @@
 
 A CPU takes one token after the other. A CUDA GPU is asked for the next one before the last has come back: ids
 are read where they were drawn, and copies of them follow while the next ones are computed. So the GPU
-does not wait for Python, and Python waits once a token, for ids that are mostly there by then.
+does not wait for Python, and Python waits once a token, for ids that are mostly there by then. (Only when a
+window is full, or without a cache, is one token waited for before the next is asked for.)
 """
 
 import contextlib
@@ -78,8 +79,8 @@ class _Drawn:
 
     def __init__(self, logits: Float[Tensor, "B V"], number: int) -> None:
         self.logits, self.number = logits, number
-        # A sum costs little, and is no number if anything in it is none.
-        self.total = _sent_to_cpu(logits.sum())
+        # A sum costs little, and is no number if anything in it is none. Float16 would soon overflow.
+        self.total = _sent_to_cpu(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))
         self.arrived: torch.cuda.Event | None = None
 
     def send(self, token_ids: Int[Tensor, " B"]) -> None:
@@ -108,7 +109,7 @@ class _Drawn:
 
 
 def _sent_to_cpu(tensor: Tensor) -> Tensor:
-    """A copy, which from CUDA has yet to arrive."""
+    """`tensor` on the CPU, where it has yet to arrive from CUDA."""
     return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
 
 

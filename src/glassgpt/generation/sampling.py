@@ -22,7 +22,7 @@ def next_tokens(
     seen: Bool[Tensor, "B V"] | None,
     generators: Sequence[torch.Generator],
 ) -> Int[Tensor, " B"]:
-    """One token id for each row, drawn from `next_token_probabilities`; those of a CUDA GPU stay there."""
+    """One token id for each row, drawn from `next_token_probabilities`; on the CPU or the logits' device."""
     if _is_greedy(sampling, logits):  # where a draw could only point at the largest
         return _places_of_largest(_penalised(logits, sampling, seen))
     return draw(next_token_probabilities(logits, sampling, seen), generators)

@@ -9,6 +9,8 @@ happens once in context_length / 2 tokens; dropping one token at a time would re
 A window depends on its own row only, so a batch gives what each of its prompts gives alone.
 """
 
+import contextlib
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -52,7 +54,7 @@ class WindowReader:
         return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
 
     def _hidden(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        with OneDNNProducts():
+        with OneDNNProducts() if self.device.type == "cpu" else contextlib.nullcontext():
             return self.model.hidden(torch.tensor(rows, device=self.device), cache)
 
 
@@ -88,13 +90,13 @@ class CachedWindowReader(WindowReader):
 
     @property
     def can_read_ahead(self) -> bool:
-        """On a GPU, as long as no window will be full."""
+        """On a CUDA GPU, while no window is full: a full one has to drop its older half first."""
         return runs_ahead(self.device) and all(len(window) < self.context_length for window in self.windows)
 
     def logits_behind(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
         if isinstance(self.step, CompiledStep):
             return self.step.logits(newest, self.cache)
-        return self.model(newest[:, None], self.cache)[:, -1]
+        return self.model.head(self.model.hidden(newest[:, None], self.cache)[:, -1])
 
     def _read_prompts(self) -> Float[Tensor, "B V"]:
         n_columns = max(len(window) for window in self.windows)
