@@ -2,7 +2,7 @@ from pathlib import Path
 
 from benchmarks.limits import READ
 from benchmarks.rows import OURS, Bound, Check, Row, Setting, Side, Taken
-from benchmarks.running import measure_row
+from benchmarks.running import measure_row, packages
 
 
 def measured_with(monkeypatch, bound: Bound | None) -> tuple[dict, list[str]]:
@@ -45,3 +45,12 @@ def test_other_rows_keep_those_from_before(monkeypatch):
     measured, order = measured_with(monkeypatch, None)
     assert order == [OURS, "peer"] * 3
     assert measured["limits"] == {READ: 40e9}
+
+
+def test_the_packages_of_a_side_are_those_that_pip_installs():
+    def side(package: str | None, install: str | None = None) -> Side:
+        return Side("peer", lambda _: Taken([1.0]), package, install)
+
+    assert packages(side("llama_cpp", "llama-cpp-python gguf")) == ["llama-cpp-python", "gguf"]
+    assert packages(side("tiktoken")) == ["tiktoken"]
+    assert packages(side(None)) == []
