@@ -91,6 +91,22 @@ def test_logits_that_are_no_numbers_are_an_error_at_their_token(monkeypatch):
         next(steps)
 
 
+def test_on_a_cpu_nothing_is_drawn_from_no_numbers():
+    model = a_model()
+    model.final_norm.weight.data.fill_(torch.nan)
+    sampling = SamplingConfig(
+        max_new_tokens=9, seed=1, repetition_penalty=1.3
+    )  # which would look the token up
+    with pytest.raises(GenerationError, match="53 of 53 logits of new token 1 are nan"):
+        next(generate(model, [3, 5], sampling))
+
+
+def test_the_sum_of_float16_logits_is_not_too_large_for_a_number():
+    drawn = drawing._Drawn(torch.full((1, 50_257), -33.0, dtype=torch.float16), 1)
+    assert drawn.total.isfinite()  # or each token would be counted through
+    drawn.check()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"seed": 1, "repetition_penalty": 1.3}])
 def test_a_gpu_waits_only_for_its_own_copies(settings):
