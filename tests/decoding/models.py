@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from glassgpt.decoding import why_no_library
+from glassgpt.decoding import compiled, why_no_library
 from glassgpt.model import GPT, ModelConfig
 
 needs_library = pytest.mark.skipif(
@@ -42,3 +42,18 @@ def a_model(**fields) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) / 8)
     return model
+
+
+def record_by_running(monkeypatch) -> list[torch.Tensor]:
+    """Let a `CompiledStep` work on a CPU, where a recording runs the step again, plainly; the list grows with
+    each that is made."""
+    made = []
+
+    def record(run, device):
+        output = run()
+        made.append(output)
+        return lambda: output.copy_(run()), output
+
+    monkeypatch.setattr(compiled, "record", record)
+    monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
+    return made

@@ -11,22 +11,12 @@ from glassgpt.decoding import CompiledStep, compile_decoding, compiled, quantize
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, generate, window
 from glassgpt.model import KVCache
-from tests.decoding.models import KINDS, a_model
+from tests.decoding.models import KINDS, a_model, record_by_running
 
 
 @pytest.fixture
 def on_the_cpu(monkeypatch):
-    """A recording that runs the step again, plainly; yields how many were made."""
-    made = []
-
-    def record(run, device):
-        output = run()
-        made.append(output)
-        return lambda: output.copy_(run()), output
-
-    monkeypatch.setattr(compiled, "record", record)
-    monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
-    return made
+    return record_by_running(monkeypatch)
 
 
 def compare(model, n_rows: int, n_padding: list[int] | None = None, atol: float = 1e-12) -> None:

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from glassgpt.decoding import compiled
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, drawing, generate, window
-from tests.decoding.models import a_model
+from tests.decoding.models import a_model, record_by_running
 
 PROMPTS = [[3, 5, 7], [2], [9, 1, 4, 4, 8, 8, 1, 3, 2, 6, 7]]
 
@@ -46,14 +45,10 @@ def test_with_the_compiled_step_too(monkeypatch):
     expected = list(generate(model, PROMPTS, sampling))
     read_ahead(monkeypatch)
 
-    def record(run, device):
-        output = run()
-        return lambda: output.copy_(run()), output
-
-    monkeypatch.setattr(compiled, "record", record)
-    monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
+    recordings = record_by_running(monkeypatch)
     monkeypatch.setattr(window, "why_not_compiled", lambda model: None)
     assert list(generate(model, PROMPTS, sampling)) == expected
+    assert len(recordings) == 1
 
 
 def test_a_text_that_stops_has_asked_for_one_token_too_many_at_most(monkeypatch):
@@ -94,9 +89,8 @@ def test_logits_that_are_no_numbers_are_an_error_at_their_token(monkeypatch):
 def test_on_a_cpu_nothing_is_drawn_from_no_numbers():
     model = a_model()
     model.final_norm.weight.data.fill_(torch.nan)
-    sampling = SamplingConfig(
-        max_new_tokens=9, seed=1, repetition_penalty=1.3
-    )  # which would look the token up
+    # the penalty looks up the token that was drawn, which would lie outside the vocabulary
+    sampling = SamplingConfig(max_new_tokens=9, seed=1, repetition_penalty=1.3)
     with pytest.raises(GenerationError, match="53 of 53 logits of new token 1 are nan"):
         next(generate(model, [3, 5], sampling))
 

@@ -1,4 +1,4 @@
-"""Logits, faster: the step that generates one token, and weights in fewer bits."""
+"""Logits, faster: the step that generates one token, a prompt's products, and weights in fewer bits."""
 
 from typing import TYPE_CHECKING
 

@@ -54,8 +54,8 @@ class Drawer:
         with _computing(self.modules):
             drawn = self.upcoming or self._start(self.reader.next_logits())
             self.upcoming = None
-            if more and self.reader.can_read_ahead:
-                self.upcoming = self._start(self.reader.logits_behind(drawn.token_ids))
+            if more and (logits := self.reader.read_ahead(drawn.token_ids)) is not None:
+                self.upcoming = self._start(logits)
             return drawn.tolist()
 
     def append(self, token_ids: list[int]) -> None:

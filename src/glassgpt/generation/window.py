@@ -40,22 +40,20 @@ class WindowReader:
         """The scores of the token that follows each window."""
         return torch.cat([self._read([window]) for window in self.windows])
 
-    @property
-    def can_read_ahead(self) -> bool:
-        """Whether `logits_behind` may be asked now."""
-        return False
+    def read_ahead(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"] | None:
+        """The scores of the token behind `newest`, ids on the model's device that are appended only later.
 
-    def logits_behind(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
-        """The scores of the token behind `newest`, ids on the model's device that are appended only later."""
-        raise NotImplementedError
+        None where they have to be appended first: here always.
+        """
+        return None
 
-    def _read(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B V"]:
+    def _read(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B V"]:
         hidden = self._hidden(rows, cache)
         return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
 
-    def _hidden(self, rows: list[list[int]], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+    def _hidden(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
         with OneDNNProducts() if self.device.type == "cpu" else contextlib.nullcontext():
-            return self.model.hidden(torch.tensor(rows, device=self.device), cache)
+            return self.model.hidden(torch.as_tensor(rows, device=self.device), cache)
 
 
 class CachedWindowReader(WindowReader):
@@ -88,15 +86,15 @@ class CachedWindowReader(WindowReader):
             self._make_room()
         return self._read_newest()
 
-    @property
-    def can_read_ahead(self) -> bool:
+    def read_ahead(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"] | None:
         """On a CUDA GPU, while no window is full: a full one has to drop its older half first."""
-        return runs_ahead(self.device) and all(len(window) < self.context_length for window in self.windows)
-
-    def logits_behind(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
-        if isinstance(self.step, CompiledStep):
+        if isinstance(self.step, NativeStep) or not runs_ahead(self.device):
+            return None
+        if any(len(window) == self.context_length for window in self.windows):
+            return None
+        if self.step is not None:
             return self.step.logits(newest, self.cache)
-        return self.model.head(self.model.hidden(newest[:, None], self.cache)[:, -1])
+        return self._read(newest[:, None], self.cache)
 
     def _read_prompts(self) -> Float[Tensor, "B V"]:
         n_columns = max(len(window) for window in self.windows)
