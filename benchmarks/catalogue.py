@@ -4,6 +4,7 @@ from benchmarks import (
     character_model,
     decoding,
     gpu,
+    guessing,
     loading,
     reading_batches,
     rounded_weights,
@@ -18,6 +19,7 @@ from benchmarks.rows import Row
 FAMILIES = [
     training,
     decoding,
+    guessing,
     rounded_weights,
     tokenizing,
     reading_batches,

@@ -1,4 +1,8 @@
-"""Generating with GPT-2 124M on the CPU: one token at a time, always the likeliest one."""
+"""Generating with GPT-2 124M on the CPU: one token at a time, always the likeliest one.
+
+Nobody guesses tokens here, and so everybody reads all weights for each; `guessing.py` measures what guesses
+bring.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +28,8 @@ def write_ours(numbers: Any, task: Task, setting: Setting) -> Taken:
     model = load_ours(setting, numbers)
 
     def write(prompts: list[list[int]], n_tokens: int) -> Text:
-        return collect(generate(model, prompts, SamplingConfig(max_new_tokens=n_tokens, temperature=0.0)))
+        sampling = SamplingConfig(max_new_tokens=n_tokens, temperature=0.0, speculate=False)
+        return collect(generate(model, prompts, sampling))
 
     return time_texts(write, task, setting)
 

@@ -17,15 +17,19 @@ from benchmarks.rows import OURS, Check, Setting, Taken
 
 @dataclass(frozen=True)
 class Task:
-    """What is written: so many new tokens behind each of some random prompts."""
+    """What is written: so many new tokens behind each of some random prompts, or behind a given one."""
 
     n_prompts: int = 1
     prompt_tokens: int = 64
     new_tokens: int = 128
     only_first: bool = False
     """The figure is the seconds to the first new token, not the tokens/s behind it."""
+    prompt: tuple[int, ...] = ()
+    """In place of random ones."""
 
     def prompts(self) -> list[list[int]]:
+        if self.prompt:
+            return [list(self.prompt)]
         return random_prompts(self.n_prompts, self.prompt_tokens)
 
 

@@ -64,6 +64,33 @@ def test_a_row_gets_the_same_bits_in_any_batch(to):
         assert torch.equal(logits(rows), together[rows])
 
 
+@pytest.mark.parametrize("kind", KINDS[::5], ids=lambda kind: "-".join(map(str, kind.values())))
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("padding", [[0], [0, 9, 4]], ids=["one row", "padded rows"])
+def test_several_tokens_at_once_get_the_same_bits_as_one_after_the_other(kind, to, padding):
+    model = a_model(**kind) if to is None else quantize(a_model(**kind), to)
+    step, n_rows = NativeStep(model), len(padding)
+    token_ids = torch.randint(53, (n_rows, 19))
+    caches = [
+        KVCache(model.config, n_rows, 20, n_padding=torch.tensor(padding), dtype=dtype)
+        for dtype in (torch.float32, torch.float32, torch.bfloat16, torch.bfloat16)
+    ]
+    for alone, together in (caches[:2], caches[2:]):
+        expected = torch.stack([step.logits(token_ids[:, t].tolist(), alone) for t in range(19)], dim=1)
+        parts = token_ids.split([8, 1, 2, 3, 5], dim=1)  # (B, T): all widths of a block, and more than one
+        logits = [step.logits(part.flatten().tolist(), together, n_new=part.shape[1]) for part in parts]
+        logits = [part.view(n_rows, -1, model.config.vocab_size) for part in logits]
+        assert torch.equal(torch.cat(logits, dim=1), expected)
+        assert together.n_tokens == 19
+        assert torch.equal(together.keys[..., :19, :], alone.keys[..., :19, :])
+
+
+def test_token_ids_that_do_not_fill_the_rows_are_refused():
+    model = a_model()
+    with pytest.raises(GenerationError, match="5 token ids are not 2 for each row"):
+        NativeStep(model).logits([1, 2, 3, 4, 5], KVCache(model.config, 2, 9), n_new=2)
+
+
 @pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
 @pytest.mark.parametrize("n_rows", [1, 5, 11])
 def test_weights_that_lie_anywhere_in_memory_give_the_same_bits(to, n_rows):

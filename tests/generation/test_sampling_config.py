@@ -42,6 +42,7 @@ def check(**values):
         ({"stop": ("a", "")}, "stop=('a', '') has an empty string"),
         ({"truncate": "right"}, "truncate='right' must be 'left' or None."),
         ({"use_cache": 1}, "use_cache=1 must be True or False."),
+        ({"speculate": None}, "speculate=None must be True or False."),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_with_its_value(setting, message):

@@ -1,7 +1,7 @@
 """The decoding step in C++ (`step.cpp`): whether it can serve a model, and its call.
 
-It computes what `model(token_ids, cache)` does for one token a row on a CPU, from the same weights where they
-lie and with the same cache. PyTorch's way stays for everything else, and is what the step is tested against.
+It computes what `model(token_ids, cache)` does for a token a row, or a few, on a CPU, from the same weights
+where they lie and with the same cache. PyTorch's way stays for all else; the step is tested against it.
 """
 
 import ctypes
@@ -63,7 +63,7 @@ class _Step(ctypes.Structure):
     _fields_ = (
         ("token_ids", ctypes.POINTER(ctypes.c_int64)),
         *((name, ctypes.c_void_p) for name in ("logits", "keys", "values", "n_padding")),
-        *((name, ctypes.c_int64) for name in ("n_rows", "n_tokens", "max_tokens")),
+        *((name, ctypes.c_int64) for name in ("n_rows", "n_new", "n_tokens", "max_tokens")),
         ("cache_format", ctypes.c_int32),
     )
 
@@ -148,26 +148,31 @@ class NativeStep:
             is_rmsnorm=config.norm == "rmsnorm",
         )
 
-    def logits(self, token_ids: list[int], cache: KVCache) -> Float[Tensor, "B V"]:
-        """The logits of what follows `token_ids`, one for each of the cache's rows, in float32.
+    def logits(self, token_ids: list[int], cache: KVCache, n_new: int = 1) -> Float[Tensor, "B*T V"]:
+        """The logits of what follows each of `token_ids`, in float32: T = `n_new` neighbouring tokens of the
+        first of the cache's rows, then those of the second, ….
 
-        Reads the tokens into the cache. Raises GenerationError when it is full, of another model's shape, or
-        of another type than float32 and bfloat16, and for a token outside the vocabulary.
+        Reads the tokens into the cache; one after the other they would get the same bits. Raises
+        GenerationError when the cache is full, of another model's shape, or of another type than float32 and
+        bfloat16, and for a token outside the vocabulary.
 
         Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
         as when repeated, with all that the step has pushed out of the processor's cache in between.
         """
-        config, n_rows = self.config, len(token_ids)
-        cache.check_room(n_rows, 1)
-        self._check(token_ids, cache)
-        logits = torch.empty(n_rows, config.vocab_size, dtype=torch.float32, device="cpu")
+        config, (n_rows, n_left) = self.config, divmod(len(token_ids), n_new)
+        if n_left:
+            raise GenerationError(f"{len(token_ids)} token ids are not {n_new} for each row.")
+        cache.check_room(n_rows, n_new)
+        self._check(token_ids, n_rows, cache)
+        logits = torch.empty(len(token_ids), config.vocab_size, dtype=torch.float32, device="cpu")
         step = _Step(
-            token_ids=(ctypes.c_int64 * n_rows)(*token_ids),
+            token_ids=(ctypes.c_int64 * len(token_ids))(*token_ids),
             logits=logits.data_ptr(),
             keys=cache.keys.data_ptr(),
             values=cache.values.data_ptr(),
             n_padding=None if cache.n_padding is None else cache.n_padding.data_ptr(),
             n_rows=n_rows,
+            n_new=n_new,
             n_tokens=cache.n_tokens,
             max_tokens=cache.max_tokens,
             cache_format=_FORMATS[cache.keys.dtype],
@@ -175,12 +180,12 @@ class NativeStep:
         library().glassgpt_step(
             ctypes.byref(self.description), ctypes.byref(step), ctypes.c_int32(torch.get_num_threads())
         )
-        cache.advance(1)
+        cache.advance(n_new)
         return logits
 
-    def _check(self, token_ids: list[int], cache: KVCache) -> None:
+    def _check(self, token_ids: list[int], n_rows: int, cache: KVCache) -> None:
         """What lies beyond a tensor's end would be read as if it were part of it."""
-        config, n_rows = self.config, len(token_ids)
+        config = self.config
         shape = (config.n_layers, n_rows, config.kv_heads, cache.max_tokens, config.d_head)
         for tensor in (cache.keys, cache.values):
             if tuple(tensor.shape) != shape or not tensor.is_contiguous():

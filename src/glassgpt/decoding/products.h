@@ -24,18 +24,24 @@ struct Matrix {
 
 template <typename Sum, typename Number, int N, int ROWS>
 void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
-    for (int j = 0; j < N; j++)
-        for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+    for (int j = 0; j < N; j++) {
+        if constexpr (ROWS == 4) {
+            const auto four = four_sums(total[j]);
+            std::memcpy(y[j], &four, sizeof four);
+        } else {
+            for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
+        }
+    }
 }
 
 // Memory is asked for early, one line of each row for each one read. Rows that touch are one run for it, and are
-// asked for in that order, N ahead, while these are multiplied by ROWS rows. Far ones (they have ROWS = 1) are N
-// runs; of float32 the processor asks by itself, of fewer bits it is 8 KB in all, as it is busy widening them.
-template <int N, int ROWS, typename Weight>
+// asked for in that order, N ahead. FAR ones are N runs; of float32 the processor asks by itself, of fewer bits it
+// is 8 KB in all, as it is busy widening them.
+template <bool FAR, int N, int ROWS, typename Weight>
 void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
     constexpr int64_t IN_LINE = LINE / sizeof(Weight), AHEAD = 128 * IN_LINE / N;
     for (int j = 0; j < N; j++) {
-        if (ROWS > 1)
+        if (!FAR)
             __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
         else if (sizeof(Weight) < sizeof(float))
             __builtin_prefetch(w + j * apart + i + AHEAD, 0, 3);
@@ -43,11 +49,11 @@ void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
 }
 
 // The rows of weights lie `apart` numbers from one another; the next ones begin at `next`.
-template <int N, int ROWS>
+template <bool FAR, int N, int ROWS>
 void dots(const float* w, int64_t apart, const float* x, int64_t n, const float* next, float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
-        prefetch<N, ROWS>(w, apart, next, i);
+        prefetch<FAR, N, ROWS>(w, apart, next, i);
         Vector activations[ROWS];
         for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
         for (int j = 0; j < N; j++)
@@ -58,12 +64,12 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const float*
 
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
 // mask: so `x` holds the activations with even indices first, then those with odd ones.
-template <int N, int ROWS>
+template <bool FAR, int N, int ROWS>
 void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uint16_t* next,
           float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += WIDTH) {
-        prefetch<N, ROWS>(w, apart, next, 2 * i);
+        prefetch<FAR, N, ROWS>(w, apart, next, 2 * i);
         Vector even[ROWS], odd[ROWS];
         for (int row = 0; row < ROWS; row++) {
             even[row] = load(x + row * n + i);
@@ -83,12 +89,12 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uin
 }
 
 // The same with two 8-bit numbers in a 16-bit word.
-template <int N, int ROWS>
+template <bool FAR, int N, int ROWS>
 void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const int8_t* next,
           int32_t (&y)[N][ROWS]) {
     Integers total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
-        prefetch<N, ROWS>(w, apart, next, 2 * i);
+        prefetch<FAR, N, ROWS>(w, apart, next, 2 * i);
         for (int j = 0; j < N; j++) {
             const Shorts pairs = load_shorts(w + j * apart + 2 * i);
             const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
@@ -140,23 +146,23 @@ struct Worker {
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
     // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills the registers, and
-    // needs the fewest loads.
+    // needs the fewest loads. What is left of N or ROWS gets a smaller block.
     template <typename Weight, typename Activation, typename Write>
     void products(const Matrix& m, const Activation* x, Write write) {
         auto [j, last] = share(m.rows);
         if (n_rows < 4) {
             constexpr int RUNS = sizeof(Weight) == 1 ? 4 : 2;
             const int64_t n = (last - j) / RUNS, end = j + n;
-            for (; j < end; j++) block_of_rows<Weight, RUNS>(m, j, n, x, write);
+            for (; j < end; j++) block_of_rows<true, Weight, RUNS>(m, j, n, x, write);
             j += (RUNS - 1) * n;
         } else {
-            for (; j + 6 <= last; j += 6) block_of_rows<Weight, 6>(m, j, 1, x, write);
+            for (; j + 6 <= last; j += 6) block_of_rows<false, Weight, 6>(m, j, 1, x, write);
         }
-        for (; j < last; j++) block_of_rows<Weight, 1>(m, j, 1, x, write);
+        for (; j < last; j++) block_of_rows<true, Weight, 1>(m, j, 1, x, write);
     }
 
     // Rows j, j + apart, … of the weights, with all rows of activations.
-    template <typename Weight, int N, typename Activation, typename Write>
+    template <bool FAR, typename Weight, int N, typename Activation, typename Write>
     void block_of_rows(const Matrix& m, int64_t j, int64_t apart, const Activation* x, Write write) {
         const int64_t n = m.columns;
         auto w = static_cast<const Weight*>(m.weight) + j * n;
@@ -164,13 +170,15 @@ struct Worker {
         if (apart == 1 && reinterpret_cast<uintptr_t>(w) % LINE && n_rows >= 8) w = aligned(w, N * n);
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
-            dots(w, apart * n, x + row * n, n, next, y);
+            dots<FAR>(w, apart * n, x + row * n, n, next, y);
             for (int i = 0; i < N; i++)
                 for (int r = 0; r < rows; r++) write(row + r, j + i * apart, y[i][r]);
         };
         int64_t row = 0;
         for (; row + 4 <= n_rows; row += 4) block(std::integral_constant<int, 4>{}, row);
-        for (; row < n_rows; row++) block(std::integral_constant<int, 1>{}, row);
+        if (n_rows - row == 3) block(std::integral_constant<int, 3>{}, row);
+        if (n_rows - row == 2) block(std::integral_constant<int, 2>{}, row);
+        if (n_rows - row == 1) block(std::integral_constant<int, 1>{}, row);
     }
 
     // Weights in a mapped file lie anywhere. Where they are read for many rows, it pays to copy them first.

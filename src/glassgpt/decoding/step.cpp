@@ -1,4 +1,4 @@
-// One decoding step of our GPT on a CPU: a token of each row in, the logits of the next one out.
+// One decoding step of our GPT on a CPU: a token or a few of each row in, the logits behind each of them out.
 //
 // A step reads every weight once and does little with it, so it can be no faster than memory is read. Three
 // things bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all
@@ -34,18 +34,19 @@ struct Model {
 };
 
 struct Step {
-    const int64_t* token_ids;  // (B)
-    float* logits;             // (B, V)
+    const int64_t* token_ids;  // (B, T)
+    float* logits;             // (B, T, V)
     void *keys, *values;       // (L, B, G, max_tokens, Dh), in `cache_format`
     const int64_t* n_padding;  // (B), or null
-    int64_t n_rows, n_tokens, max_tokens;  // n_tokens: how many the cache holds
+    int64_t n_rows, n_new, n_tokens, max_tokens;  // B; T; how many the cache holds, and can hold
     Format cache_format;
 };
 
-// Where a row's new token stands, counted from its first token that is no padding.
-int64_t position(const Step& step, int64_t row) {
-    if (!step.n_padding) return step.n_tokens;
-    return std::clamp(step.n_tokens - step.n_padding[row], int64_t(0), step.n_tokens);
+// Where a row's new token t stands, counted from the row's first token that is no padding.
+int64_t position(const Step& step, int64_t row, int64_t t) {
+    const int64_t column = step.n_tokens + t;
+    if (!step.n_padding) return column;
+    return std::clamp(column - step.n_padding[row], int64_t(0), column);
 }
 
 void add_row(const Matrix& m, int64_t row, float* x) {
@@ -73,7 +74,7 @@ void normalise(const Model& model, const Norm& norm, const Numbers<float>& x, Nu
     }
 }
 
-// ── Attention of one query per row ──────────────────────────────────────────────────────────────────────
+// ── Attention of one new token ──────────────────────────────────────────────────────────────────────────
 
 void put(float& place, float x) { place = x; }
 void put(uint16_t& place, float x) { place = rounded(x); }
@@ -86,20 +87,20 @@ void rotate(float* head, const float* cosine, const float* sine, int64_t d_head)
     }
 }
 
-// Σ scores[t] · values[t], N Vectors of it: so many sums that none waits for its last addition.
+// Σ scores[s] · values[s], N Vectors of it: so many sums that none waits for its last addition.
 template <int N, typename Number>
 void mix(const float* scores, const Number* values, int64_t n, int64_t d_head, float divisor, float* mixed) {
     Vector total[N] = {};
-    for (int64_t t = 0; t < n; t++)
-        for (int i = 0; i < N; i++) total[i] += scores[t] * load(values + t * d_head + i * WIDTH);
+    for (int64_t s = 0; s < n; s++)
+        for (int i = 0; i < N; i++) total[i] += scores[s] * load(values + s * d_head + i * WIDTH);
     for (int i = 0; i < N; i++) store(mixed + i * WIDTH, total[i] / divisor);
 }
 
-// One key/value head of one row: its new key and value into the cache, then all query heads that it serves.
+// One key/value head of a row's new token t: key and value into the cache, then all query heads that it serves.
 template <typename Number>
-void attend(const Model& model, const Step& step, int64_t layer, int64_t row, int64_t group, float* qkv,
+void attend(const Model& model, const Step& step, int64_t layer, int64_t row, int64_t t, int64_t group, float* qkv,
             float* mixed, Numbers<float>& scores) {
-    const int64_t d = model.d_head, n_queries = model.n_heads / model.n_kv_heads;
+    const int64_t d = model.d_head, n_queries = model.n_heads / model.n_kv_heads, column = step.n_tokens + t;
     const int64_t place = (layer * step.n_rows + row) * model.n_kv_heads + group;
     Number* keys = static_cast<Number*>(step.keys) + place * step.max_tokens * d;
     Number* values = static_cast<Number*>(step.values) + place * step.max_tokens * d;
@@ -108,37 +109,37 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
     const float* value = key + model.n_kv_heads * d;
 
     if (model.cosine) {
-        const float* cosine = model.cosine + position(step, row) * (d / 2);
-        const float* sine = model.sine + position(step, row) * (d / 2);
+        const float* cosine = model.cosine + position(step, row, t) * (d / 2);
+        const float* sine = model.sine + position(step, row, t) * (d / 2);
         rotate(key, cosine, sine, d);
         for (int64_t h = 0; h < n_queries; h++) rotate(query + h * d, cosine, sine, d);
     }
     for (int64_t i = 0; i < d; i++) {
-        put(keys[step.n_tokens * d + i], key[i]);
-        put(values[step.n_tokens * d + i], value[i]);
+        put(keys[column * d + i], key[i]);
+        put(values[column * d + i], value[i]);
     }
 
-    int64_t oldest = step.n_tokens - position(step, row);  // padding, too, sees itself: its position is 0
-    if (model.window) oldest = std::max(oldest, step.n_tokens + 1 - model.window);
+    int64_t oldest = column - position(step, row, t);  // padding, too, sees itself: its position is 0
+    if (model.window) oldest = std::max(oldest, column + 1 - model.window);
     keys += oldest * d, values += oldest * d;
-    const int64_t n = step.n_tokens + 1 - oldest, n_whole = (n + WIDTH - 1) / WIDTH * WIDTH;
+    const int64_t n = column + 1 - oldest, n_whole = (n + WIDTH - 1) / WIDTH * WIDTH;
     const float scale = 1 / std::sqrt(float(d));
     scores.resize(n_whole);
     for (int64_t h = 0; h < n_queries; h++) {
         const float* q = query + h * d;
         float largest = -INFINITY;
-        for (int64_t t = 0; t < n; t++) {
-            for (int64_t i = 0; i < d; i += 64 / sizeof(Number)) __builtin_prefetch(values + t * d + i);
+        for (int64_t s = 0; s < n; s++) {
+            for (int64_t i = 0; i < d; i += 64 / sizeof(Number)) __builtin_prefetch(values + s * d + i);
             Vector score = {};
-            for (int64_t i = 0; i < d; i += WIDTH) score += load(q + i) * load(keys + t * d + i);
-            scores[t] = sum(score) * scale;
-            largest = std::max(largest, scores[t]);
+            for (int64_t i = 0; i < d; i += WIDTH) score += load(q + i) * load(keys + s * d + i);
+            scores[s] = sum(score) * scale;
+            largest = std::max(largest, scores[s]);
         }
         std::fill(scores.begin() + n, scores.end(), -INFINITY);
         Vector total = {};
-        for (int64_t t = 0; t < n_whole; t += WIDTH) {
-            const Vector share = exponential(load(&scores[t]) - largest);
-            store(&scores[t], share);
+        for (int64_t s = 0; s < n_whole; s += WIDTH) {
+            const Vector share = exponential(load(&scores[s]) - largest);
+            store(&scores[s], share);
             total += share;
         }
         const float divisor = sum(total);
@@ -152,23 +153,24 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
 }  // namespace
 
 extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_threads) {
-    const int64_t B = step.n_rows, D = model.n_heads * model.d_head, G = model.n_kv_heads;
+    const int64_t B = step.n_rows, T = step.n_new, N = B * T;
+    const int64_t D = model.n_heads * model.d_head, G = model.n_kv_heads;
     const int64_t QKV = model.blocks[0].qkv.rows, F = model.blocks[0].up.rows, V = model.head.rows;
     const bool gated = model.blocks[0].gate.weight;
     // x is the residual stream
-    Numbers<float> x(B * D), qkv(B * QKV), mixed(B * D), wide(B * F), gate(gated ? B * F : 0);
+    Numbers<float> x(N * D), qkv(N * QKV), mixed(N * D), wide(N * F), gate(gated ? N * F : 0);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
-    for (int64_t row = 0; row < B; row++) {
-        add_row(model.token_embedding, step.token_ids[row], &x[row * D]);
+    for (int64_t i = 0; i < N; i++) {
+        add_row(model.token_embedding, step.token_ids[i], &x[i * D]);
         if (model.position_embedding.weight)
-            add_row(model.position_embedding, position(step, row), &x[row * D]);
+            add_row(model.position_embedding, position(step, i / T, i % T), &x[i * D]);
     }
 
 #pragma omp parallel num_threads(n_threads)
     {
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
-        Worker worker{omp_get_thread_num(), omp_get_num_threads(), B, {}, {}, {}, {}};
-        Numbers<float> normed(B * D), scores;
+        Worker worker{omp_get_thread_num(), omp_get_num_threads(), N, {}, {}, {}, {}};
+        Numbers<float> normed(N * D), scores;
         const auto into = [](Numbers<float>& y, int64_t n) {
             return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };
         };
@@ -182,14 +184,15 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
 #pragma omp for collapse(2) schedule(static)
             for (int64_t row = 0; row < B; row++)
                 for (int64_t group = 0; group < G; group++)
-                    attend_in(model, step, layer, row, group, &qkv[row * QKV], &mixed[row * D], scores);
+                    for (int64_t i = row * T; i < row * T + T; i++)  // each sees those before it in the cache
+                        attend_in(model, step, layer, row, i % T, group, &qkv[i * QKV], &mixed[i * D], scores);
             worker.project(block.output, mixed.data(), add_to_stream);
 #pragma omp barrier
             normalise(model, block.feedforward_norm, x, normed, D);
             worker.project(block.up, normed.data(), into(wide, F));
             if (gated) worker.project(block.gate, normed.data(), into(gate, F));
             const auto [first, last] = worker.share(F);
-            for (int64_t row = 0; row < B; row++)
+            for (int64_t row = 0; row < N; row++)
                 for (int64_t i = row * F + first; i < row * F + last; i += WIDTH)
                     store(&wide[i], gated ? silu(load(&gate[i])) * load(&wide[i]) : gelu(load(&wide[i])));
 #pragma omp barrier

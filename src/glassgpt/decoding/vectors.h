@@ -1,6 +1,6 @@
 // Vectors of sixteen numbers, and the little arithmetic on them that a decoding step needs.
 //
-// GCC and Clang know vectors of any length, and split these where a processor's registers are shorter.
+// GCC knows vectors of any length, and splits these where a processor's registers are shorter.
 
 #pragma once
 
@@ -22,6 +22,7 @@ constexpr int64_t WIDTH = 16;
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t Places __attribute__((vector_size(WIDTH)));
 typedef int16_t Shorts __attribute__((vector_size(4 * WIDTH)));
 typedef int16_t HalfShorts __attribute__((vector_size(2 * WIDTH)));
 
@@ -98,9 +99,9 @@ Integers multiply_add(Shorts a, Shorts b, Integers total) {
 
 void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
-// The sum of a Vector or of Integers: halves are added until four numbers are left.
+// Halves of a Vector or of Integers are added until four numbers are left.
 template <typename Long>
-auto sum(Long v) {
+auto quarter(Long v) {
     typedef typename std::remove_reference<decltype(v[0])>::type Number;
     typedef Number Half __attribute__((vector_size(2 * WIDTH)));
     typedef Number Quarter __attribute__((vector_size(WIDTH)));
@@ -109,8 +110,25 @@ auto sum(Long v) {
     std::memcpy(halves, &v, sizeof v);
     halves[0] += halves[1];
     std::memcpy(quarters, halves, sizeof quarters);
-    quarters[0] += quarters[1];
-    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
+    return quarters[0] + quarters[1];
+}
+
+// The sum of a Vector or of Integers.
+template <typename Long>
+auto sum(Long v) {
+    const auto four = quarter(v);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+// The sums of four of them, each taken in the same order as alone.
+template <typename Long>
+auto four_sums(const Long (&v)[4]) {
+    const Places low = {0, 1, 4, 5}, high = {2, 3, 6, 7}, even = {0, 2, 4, 6}, odd = {1, 3, 5, 7};
+    const auto halved = [&](auto a, auto b) {
+        return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    };
+    const auto first = halved(quarter(v[0]), quarter(v[1])), second = halved(quarter(v[2]), quarter(v[3]));
+    return __builtin_shuffle(first, second, even) + __builtin_shuffle(first, second, odd);
 }
 
 float maximum(Vector v) {

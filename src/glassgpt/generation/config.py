@@ -33,6 +33,9 @@ class SamplingConfig:
     """A text ends before the first of these strings. Seen where text is generated, not bare token ids."""
     truncate: Literal["left"] | None = None
     """left: of a prompt longer than the context, only the end is read. None: it is an error."""
+    speculate: bool = True
+    """Where the text repeats itself, guess what follows and read it in the same step: the same tokens, but
+    sooner. Of one prompt at a time, where the C++ step decodes."""
     use_cache: bool = True
     """Keep keys and values of the tokens read. Without, each token reads all again: slow, and equal but
     for rounding."""
@@ -77,6 +80,8 @@ class SamplingConfig:
             problems.append(f"stop={self.stop!r} has an empty string, which would end every text at once.")
         if self.truncate not in (None, "left"):
             problems.append(f"truncate={self.truncate!r} must be 'left' or None.")
+        if not isinstance(self.speculate, bool):
+            problems.append(f"speculate={self.speculate!r} must be True or False.")
         if not isinstance(self.use_cache, bool):
             problems.append(f"use_cache={self.use_cache!r} must be True or False.")
         return problems

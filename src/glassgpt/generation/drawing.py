@@ -34,7 +34,7 @@ class Drawer:
         self.modules = list(model.modules())
         with _computing(self.modules):
             self.reader = (
-                CachedWindowReader(model, prompts, sampling.max_new_tokens)
+                CachedWindowReader(model, prompts, sampling.max_new_tokens, sampling.speculate)
                 if sampling.use_cache
                 else WindowReader(model, prompts)
             )

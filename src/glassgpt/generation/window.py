@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_compiled, why_not_native
+from glassgpt.generation.guessing import Guesser
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 
@@ -61,9 +62,14 @@ class CachedWindowReader(WindowReader):
 
     All rows share the cache's columns, newest token rightmost; a row with fewer tokens than columns is
     padded on the left. A row that drops its older half is read again alone, into the same columns.
+
+    With `speculate`, the C++ step reads guessed tokens of a single prompt along with the newest one. Those
+    that turn out right are read already, and with the same bits: the step computes each token as if alone.
     """
 
-    def __init__(self, model: GPT, prompts: list[list[int]], max_new_tokens: int) -> None:
+    def __init__(
+        self, model: GPT, prompts: list[list[int]], max_new_tokens: int, speculate: bool = False
+    ) -> None:
         super().__init__(model, prompts)
         # The newest token of all is never read, but a window of one token still needs a column.
         n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
@@ -72,8 +78,17 @@ class CachedWindowReader(WindowReader):
             n_columns = self.step.n_columns(n_columns, self.context_length)
         self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
         self.shortened: list[int] = []  # rows whose cached keys and values no longer fit their window
+        self.guesser: Guesser | None = None
+        if speculate and len(prompts) == 1 and isinstance(self.step, NativeStep):
+            self.guesser = Guesser(prompts[0])
+        self.guesses: list[int] = []  # what was read ahead, and stands in the cache behind its n_tokens
+        self.logits_behind: list[Tensor] = []  # the logits (1, V) of what follows each of them
 
     def append(self, token_ids: list[int]) -> None:
+        if self.guesser is not None:
+            self.guesser.append(token_ids[0])
+        if self.guesses and self.guesses[0] != token_ids[0]:
+            self.guesses, self.logits_behind = [], []
         self.shortened = [
             row for row, window in enumerate(self.windows) if len(window) == self.context_length
         ]
@@ -84,6 +99,10 @@ class CachedWindowReader(WindowReader):
             return self._read_prompts()
         if self.shortened:
             self._make_room()
+        if self.guesses:
+            self.cache.advance(1)
+            del self.guesses[0]
+            return self.logits_behind.pop(0)
         return self._read_newest()
 
     def read_ahead(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"] | None:
@@ -108,9 +127,23 @@ class CachedWindowReader(WindowReader):
 
     def _read_newest(self) -> Float[Tensor, "B V"]:
         newest = [window[-1] for window in self.windows]
+        if self.guesser is not None:
+            return self._read_guesses(newest)
         if self.step is not None:
             return self.step.logits(newest, self.cache)
         return self._read([[token_id] for token_id in newest], self.cache)
+
+    def _read_guesses(self, newest: list[int]) -> Float[Tensor, "1 V"]:
+        assert isinstance(self.step, NativeStep)
+        assert self.guesser is not None
+        n_tokens = self.cache.n_tokens + 1
+        self.guesses = self.guesser.guess(most=self.cache.max_tokens - n_tokens)
+        if not self.guesses:
+            return self.step.logits(newest, self.cache)
+        logits = self.step.logits(newest + self.guesses, self.cache, n_new=1 + len(self.guesses))
+        self.cache.n_tokens = n_tokens  # the guesses have yet to turn out right
+        first, *self.logits_behind = logits.split(1)
+        return first
 
     def _make_room(self) -> None:
         """Read the shortened windows again, into the rightmost columns; drop what is now padding in all rows.

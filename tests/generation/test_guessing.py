@@ -1,0 +1,151 @@
+"""Guesses that are read in the same step change when a token comes, and never which."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from glassgpt.decoding import NativeStep, quantize
+from glassgpt.generation import SamplingConfig, generate
+from glassgpt.generation.drawing import Drawer
+from glassgpt.generation.guessing import Guesser
+from tests.decoding.models import a_model, needs_library
+
+VERSE = [11, 12, 13, 14, 15, 16]
+
+
+def guessed(text: list[int], most: int = 100) -> list[int]:
+    return Guesser(text).guess(most)
+
+
+def test_what_followed_the_same_two_tokens_is_guessed():
+    assert guessed([1, 2, 3, 4, 1, 2]) == [3]
+    assert guessed([1, 2, 3, 4, 9, 2]) == []
+    assert guessed([1, 2, 3, 1, 2, 7, 1, 2]) == [7]  # when they last stood there
+
+
+def test_a_longer_run_is_believed_before_a_shorter_one():
+    assert guessed([1, 2, 3, 4, 5, 3, 4, 6, 1, 2, 3, 4]) == [5]
+    assert guessed([1, 2, 3, 4, 5, 3, 4, 6, 9, 2, 3, 4]) == [6]
+
+
+@pytest.mark.parametrize("text", [[], [1], [1, 2], [1, 2, 3, 4, 5]])
+def test_nothing_is_guessed_where_nothing_repeats(text):
+    assert guessed(text) == []
+
+
+def fed(guesser: Guesser, text: list[int]) -> list[int]:
+    """How many tokens were guessed before each of `text`."""
+    counts = []
+    for token_id in text:
+        counts.append(len(guesser.guess(100)))
+        guesser.append(token_id)
+    return counts
+
+
+def test_guesses_grow_while_they_are_right_and_go_round_in_a_circle():
+    guesser = Guesser([1, 2, 3])
+    counts = fed(guesser, [1, 2, 3] * 12)
+    assert counts[:2] == [0, 0]
+    assert counts[2] == 1
+    assert counts[-1] == 7
+    assert guesser.guess(100) == [1, 2, 3, 1, 2, 3, 1]
+    assert guesser.guess(2) == [1, 2]
+    assert guesser.guess(0) == []
+
+
+def test_wrong_guesses_end_guessing_and_it_begins_again_by_itself():
+    guesser = Guesser([])
+    fed(guesser, [token_id for i in range(40) for token_id in (1, 2, 100 + i)])  # behind 1 2 always another
+    assert guesser.guess(100) == []
+    guesser.append(1)
+    guesser.append(2)
+    assert guesser.length == 2
+    assert guesser.guess(100) == []  # found, and not believed
+    assert fed(guesser, [7, 1, 2] * 12)[-1] == 7
+
+
+def spied(monkeypatch) -> list[int]:
+    """How many tokens each call of the C++ step reads, from now on."""
+    read, logits = [], NativeStep.logits
+
+    def noted(step, token_ids, cache, n_new=1):
+        read.append(n_new)
+        return logits(step, token_ids, cache, n_new)
+
+    monkeypatch.setattr(NativeStep, "logits", noted)
+    return read
+
+
+@needs_library
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+@pytest.mark.parametrize("context_length", [23, 41])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"seed": 3, "temperature": 0.3},
+        {"seed": 4, "temperature": 0.2, "repetition_penalty": 1.05, "top_p": 0.9},
+    ],
+    ids=["greedy", "drawn", "penalised"],
+)
+def test_the_tokens_are_the_same_and_come_in_fewer_steps(
+    to, positions, context_length, settings, monkeypatch
+):
+    """Also where windows slide, and where what is drawn is not what was guessed."""
+    model = a_model(positions=positions, context_length=context_length)
+    model = model if to is None else quantize(model, to)
+    sampling = SamplingConfig(max_new_tokens=100, **settings)
+    plain = dataclasses.replace(sampling, speculate=False)
+    read = spied(monkeypatch)
+
+    def generated(settings: SamplingConfig) -> list[int]:
+        read.clear()
+        return list(generate(model, VERSE * 3, settings))
+
+    expected = generated(plain)
+    assert read == [1] * 100
+    assert generated(sampling) == expected
+    assert len(read) < 100
+    assert sum(read) > 100  # some were guessed wrong
+
+
+@needs_library
+def test_every_logit_has_the_same_bits():
+    model = a_model(vocab_size=19)
+    found = []
+    for speculate in (True, False):
+        sampling = SamplingConfig(max_new_tokens=30, temperature=0.0, speculate=speculate)
+        drawer = Drawer(model, [[3, 4, 5] * 3], sampling, 19)
+        logits = []
+        for _ in range(30):
+            with torch.inference_mode():
+                logits.append(drawer.reader.next_logits().clone())
+            drawer.append([int(logits[-1].argmax())])
+        found.append(torch.cat(logits))
+    assert torch.equal(*found)
+
+
+@needs_library
+def test_guesses_that_were_read_and_not_drawn_are_forgotten(monkeypatch):
+    """Whatever is drawn: here the reader is told to go on with tokens that nothing could have guessed."""
+    model = a_model()
+    drawer, plain = (
+        Drawer(model, [VERSE * 3], SamplingConfig(max_new_tokens=20, speculate=speculate), 53)
+        for speculate in (True, False)
+    )
+    read = spied(monkeypatch)
+    for token_id in [*VERSE, 40, *VERSE[:3], 41, 42, *VERSE[:4]]:
+        with torch.inference_mode():
+            assert torch.equal(drawer.reader.next_logits(), plain.reader.next_logits())
+        drawer.append([token_id])
+        plain.append([token_id])
+    assert max(read) > 2
+
+
+@needs_library
+def test_only_the_tokens_of_a_single_prompt_are_guessed(monkeypatch):
+    read = spied(monkeypatch)
+    list(generate(a_model(), [VERSE * 3] * 2, SamplingConfig(max_new_tokens=20, temperature=0.0)))
+    assert read == [1] * 20
