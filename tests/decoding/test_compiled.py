@@ -10,7 +10,7 @@ import torch
 from glassgpt.decoding import CompiledStep, compile_decoding, compiled, quantize, why_not_compiled
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, generate, window
-from glassgpt.model import KVCache
+from glassgpt.model import GPT, KVCache
 from tests.decoding.models import KINDS, a_model, record_by_running
 
 
@@ -177,6 +177,18 @@ def test_the_head_is_padded_and_what_was_added_is_not_seen(monkeypatch):
     torch.testing.assert_close(logits, linear(x, model.head.weight))
     whole = a_model(vocab_size=128)
     assert compiled.padded_head(whole) is whole.head
+
+
+@pytest.mark.parametrize("kind", KINDS[::5], ids=lambda kind: "-".join(map(str, kind.values())))
+def test_the_step_asks_its_device_for_no_number_and_uses_no_other(kind, on_the_cpu):
+    """Either would wait for a GPU, or could not be recorded. "meta" has no numbers, and refuses both."""
+    model = GPT.uninitialised(a_model(**kind).config, device="meta")
+    cache = KVCache(model.config, 3, 17, device="meta")
+    step, newest = CompiledStep(model), torch.empty(3, dtype=torch.long, device="meta")
+    with torch.inference_mode():
+        logits = [step.logits(newest, cache) for _ in range(2)]
+    assert len(on_the_cpu) == 1
+    assert {(part.device.type, part.shape) for part in logits} == {("meta", (3, 53))}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")

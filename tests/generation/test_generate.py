@@ -267,7 +267,7 @@ def test_a_prompt_longer_than_the_context_is_refused_or_truncated(make_model):
     prompt = [0, 1] * 650
     assert message_of(model, prompt) == (
         "The prompt has 1,300 tokens; this model's context_length is 1,024. "
-        'Shorten it, or pass truncate="left".'
+        'Shorten it, or choose truncate="left" (--truncate left), which reads its end only.'
     )
     model = make_model()
     long = [*range(20), *PROMPTS[2]]

@@ -1,5 +1,6 @@
 """One step: what it computes, how often it rounds, and that compiling changes nothing."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -49,6 +50,22 @@ def test_a_step_is_that_of_the_mean_loss_over_its_micro_batches():
     # AdamW's first step is lr in size wherever there is a gradient, apart from the decay.
     moves = [(a - b).abs().max().item() for a, b in zip(step.model.parameters(), before, strict=True)]
     assert max(moves) == pytest.approx(0.01 * 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_asks_its_device_for_no_number_and_uses_no_other(name, monkeypatch):
+    """A GPU would be waited for. "meta", which has no numbers, refuses; but it knows no autocast."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    meta = torch.device("meta")
+    config = TrainConfig(
+        model=MODEL, micro_batch_size=2, tokens_per_step=20, optimizer=OptimizerConfig(name=name)
+    )
+    model = GPT.uninitialised(MODEL, device=meta).train()
+    step = TrainStep(model, config, Execution(meta, torch.float32, compiled=False))
+    for _ in range(2):
+        loss, grad_norm = step(batches(2))
+        assert (loss.device, grad_norm.device) == (meta, meta)
 
 
 class Roundings(TorchDispatchMode):

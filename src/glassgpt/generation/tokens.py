@@ -126,7 +126,7 @@ def _check(
         if len(prompt) > context_length and sampling.truncate is None:
             problems.append(
                 f"{name} has {len(prompt):,} tokens; this model's context_length is {context_length:,}. "
-                f'Shorten it, or pass truncate="left".'
+                f'Shorten it, or choose truncate="left" (--truncate left), which reads its end only.'
             )
         strangers = {token_id for token_id in prompt if not 0 <= token_id < vocab_size}
         where = "Token" if len(prompts) == 1 else f"{name}: token"

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from glassgpt.model.config import ModelConfig
+from glassgpt.model.dropout import dropout
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.positions import rotate
 
@@ -57,24 +58,30 @@ class CausalSelfAttention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, H * Dh))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """The fused kernel, but for bfloat16 on a CPU, where it is slow: 37 ms for what takes 12 in products.
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+    """The fused kernel with dropout `p`, where it is the fastest.
 
-    A single query with no mask is the newest token: it may look at everything there is.
+    On a CPU it is slow in bfloat16 (37 ms for what takes 12 in products), and has no dropout: PyTorch would
+    then take products, too, and its own dropout. A single query with no mask is the newest token: it may look
+    at everything there is.
     """
     n_heads, n_tokens, d_head = q.shape[1:]
     is_causal, is_grouped = mask is None and n_tokens > 1, k.shape[1] < n_heads
-    if v.device.type != "cpu" or v.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=is_grouped)
-    if is_causal and n_tokens <= 4 * d_head:  # the weights, H · T for each token, are then at most 4 D wide
-        return _attend_in_products(q, k, v, dropout)
+    is_on_cpu, is_narrow = v.device.type == "cpu", v.dtype == torch.bfloat16
+    pays = (
+        is_narrow and n_tokens <= 4 * d_head
+    )  # the weights, H · T for each token, are then at most 4 D wide
+    if is_on_cpu and is_causal and (pays or p > 0):
+        return _attend_in_products(q, k, v, p)
+    if not (is_on_cpu and is_narrow):
+        return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=is_grouped)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.float(), k.float(), v.float()
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, enable_gqa=is_grouped)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=is_grouped)
     return mixed.bfloat16()
 
 
-def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
     """Causal attention as two batched products around a softmax, which keeps all weights for the way back.
 
     Products in bfloat16 run at the processor's full speed; scores are rounded to it too, and the softmax
@@ -86,5 +93,5 @@ def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tens
     q, k, v = (part.reshape(B * H, T, Dh) for part in (q, k, v))
     future = torch.full((T, T), -math.inf, dtype=v.dtype).triu(1)
     scores = torch.baddbmm(future.expand(B * H, T, T), q, k.mT, alpha=Dh**-0.5)
-    weights = F.dropout(torch.softmax(scores, dim=-1), dropout)
+    weights = dropout(torch.softmax(scores, dim=-1), p)
     return (weights @ v).view(B, H, T, Dh)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from glassgpt.model.attention import CausalSelfAttention, Surroundings
 from glassgpt.model.config import ModelConfig
+from glassgpt.model.dropout import Dropout
 from glassgpt.model.feedforward import FeedForward
 from glassgpt.model.norm import make_norm
 
@@ -22,7 +23,7 @@ class Block(nn.Module):
         self.attention = CausalSelfAttention(config, layer)
         self.feedforward_norm = make_norm(config)
         self.feedforward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "B T D"], around: Surroundings) -> Float[Tensor, "B T D"]:
         x = x + self.dropout(self.attention(self.attention_norm(x), around))

@@ -21,6 +21,7 @@ from glassgpt.errors import ConfigError, GenerationError, TokenizerError
 from glassgpt.model.attention import Surroundings
 from glassgpt.model.block import Block
 from glassgpt.model.config import ModelConfig
+from glassgpt.model.dropout import Dropout
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.norm import make_norm
 from glassgpt.model.positions import attention_mask, rotary_angles
@@ -41,7 +42,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)

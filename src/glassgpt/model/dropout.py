@@ -1,0 +1,33 @@
+"""Dropout: in training, numbers are left out at random, so that none comes to rely on another."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_CHANCES = 2**16
+
+
+class Dropout(nn.Dropout):
+    """`dropout` with probability `p` while the module is in training mode. Chapter 03."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return dropout(x, self.p) if self.training else x
+
+
+def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
+    """Each number is 0 with probability `p`, and otherwise divided by 1 − p, which keeps its mean
+    (Srivastava et al. 2014 §10).
+
+    On a CPU 16 bits decide, a quarter of what the generator gives at once, and `p` is rounded to a multiple of
+    2⁻¹⁶. PyTorch's way takes six times as long there: a fifth of a training step of GPT-2 124M.
+    """
+    if p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler has its own way
+        return F.dropout(x, p)
+    n_dropped = min(round(p * _CHANCES), _CHANCES - 1)  # of all numbers of 16 bits, the lowest
+    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
+    drawn = drawn.view(torch.int16)[: x.numel()].view(x.shape)
+    with torch.no_grad():
+        factor = torch.ge(drawn, n_dropped - _CHANCES // 2, out=torch.empty_like(x))
+        factor *= _CHANCES / (_CHANCES - n_dropped)
+    return x * factor
