@@ -22,6 +22,7 @@ Examples:
 
 SENTENCE = "The function returns a dictionary of unhashable hippopotamuses."
 PROMPT = "This method returns"
+_PASSES_WITHOUT_DROPOUT = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +78,25 @@ def run(arguments: list[str]) -> int:
     from glassgpt.training import train
 
     config = replace(config, data=str(out / "data"))
-    seconds_per_step = _seconds_per_step(config)
-    if seconds_per_step is None:
+    fitted = _fitted(config, options.minutes, len(shards.train))
+    if fitted is None:
         print("Interrupted before the training began. To begin again: glassgpt demo")
         return 130
-    steps = max(20, round(60 * options.minutes / seconds_per_step))
+    config, steps = fitted, fitted.steps
     every = -(-steps // 5)  # five times, the last at the end
     config = replace(
         config,
-        steps=steps,
         eval_every_steps=every,
         sample_every_steps=every,
         checkpoint_every_steps=every,
         max_minutes=1.5 * options.minutes,  # should the machine have more to do than when it was tried
     )
     print(f"{steps:,} steps will take about {options.minutes:g} minutes here.")
+    if config.model.dropout:
+        print(
+            f"They read the text {_passes(config, len(shards.train)):.0f} times. So that the model does not "
+            "learn it by heart, a tenth of its numbers is left out each time, at random (dropout)."
+        )
     result = train(config)
     if result.stopped == "interrupted":  # and it has said how to go on
         return 130
@@ -135,6 +140,28 @@ def demo_config(out: Path, seed: int) -> TrainConfig:
         sample_prompt=PROMPT,
         seed=seed,
     )
+
+
+def _fitted(config: TrainConfig, minutes: float, n_train_tokens: int) -> TrainConfig | None:
+    """`config` with as many steps as this machine takes in `minutes`; None where Ctrl-C came first.
+
+    A machine that is fast, or has long, reads the text often, and would learn it by heart: beyond six times
+    held-out text becomes less likely again, unless there is dropout, which fewer passes do better without.
+    """
+    for dropout in (0.0, 0.1):
+        config = replace(config, model=replace(config.model, dropout=dropout))
+        seconds_per_step = _seconds_per_step(config)
+        if seconds_per_step is None:
+            return None
+        config = replace(config, steps=max(20, round(60 * minutes / seconds_per_step)))
+        if _passes(config, n_train_tokens) <= _PASSES_WITHOUT_DROPOUT:
+            break
+    return config
+
+
+def _passes(config: TrainConfig, n_train_tokens: int) -> float:
+    """How often all of `config`'s steps read the text."""
+    return config.steps * config.micro_batch_size * config.model.context_length / n_train_tokens
 
 
 def _seconds_per_step(config: TrainConfig) -> float | None:

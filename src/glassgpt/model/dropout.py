@@ -19,8 +19,8 @@ def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
     """Each number is 0 with probability `p`, and otherwise divided by 1 − p, which keeps its mean
     (Srivastava et al. 2014 §10).
 
-    On a CPU 16 bits decide, a quarter of what the generator gives at once, and `p` is rounded to a multiple of
-    2⁻¹⁶. PyTorch's way takes six times as long there: a fifth of a training step of GPT-2 124M.
+    On a CPU 16 bits decide, a quarter of what the generator gives at once, and `p` is rounded to a multiple
+    of 2⁻¹⁶. PyTorch's way takes six times as long there: a fifth of a training step of GPT-2 124M.
     """
     if p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler has its own way
         return F.dropout(x, p)
