@@ -45,7 +45,9 @@ def speeds(step: Callable[[], object], n_tokens: int, n_steps: int, setting: Set
     return [n_tokens / second for second in taken[n_warmup:]]
 
 
-def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setting) -> Taken:
+def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, dropout: float, setting: Setting) -> Taken:
+    from dataclasses import replace
+
     import torch
 
     from glassgpt.training import TrainConfig, linear_cross_entropy
@@ -53,6 +55,7 @@ def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setti
     from glassgpt.training.precision import choose_execution
     from glassgpt.training.step import TrainStep
 
+    config = replace(config, dropout=dropout)
     settings = TrainConfig(model=config, device="cpu", micro_batch_size=B)
     execution = choose_execution(settings)
     execution.prepare()
@@ -60,6 +63,8 @@ def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setti
     token_ids, targets = ids[:, :-1], ids[:, 1:]
     shown = targets.clone()
     shown[:, -1] = IGNORED  # theirs does not see the last target
+
+    model.eval()
 
     def first_loss() -> float:
         return linear_cross_entropy(model.hidden(token_ids), model.head.weight, shown).item()
@@ -133,15 +138,16 @@ def check_losses(setting: Setting, outputs: Mapping[str, Any]) -> Check:
 
 def row(name: str, what: str, config: ModelConfig, B: int, T: int, n_steps: int, **wanted: Any) -> Row:
     operations = estimate(config, tokens=T).training_flops_per_token
-    theirs = partial(train_theirs, config, B, T, n_steps)
+    ours, theirs = (partial(train, config, B, T, n_steps) for train in (train_ours, train_theirs))
     return Row(
         name=name,
         what=what,
         unit="tokens/s",
         how=f"a step is forward, backward and AdamW on {B} × {T} tokens, behind {WARMUP_STEPS} that do not "
-        "count; ours without dropout, transformers with its own of 0.1 and, for comparison, without.",
+        "count; ours without dropout, transformers with its own of 0.1, and each the other way, too.",
         sides=(
-            Side(OURS, partial(train_ours, config, B, T, n_steps)),
+            Side(OURS, partial(ours, 0.0)),
+            Side("ours with dropout 0.1", partial(ours, 0.1)),
             Side("transformers", partial(theirs, 0.1), "transformers"),
             Side("transformers without dropout", partial(theirs, 0.0), "transformers"),
         ),

@@ -29,7 +29,7 @@ def test_the_first_loss_is_compared_in_float32_and_as_trained(setting, theirs, r
 def test_our_first_loss_and_transformers_are_of_the_same_weights_and_batch(setting):
     pytest.importorskip("transformers", reason="needs transformers: pip install transformers")
     config = training.ModelConfig(vocab_size=37, context_length=11, d_model=14, n_layers=2, n_heads=7)
-    ours = training.train_ours(config, 2, 11, 1, setting)
+    ours = training.train_ours(config, 2, 11, 1, 0.0, setting)
     theirs = training.train_theirs(config, 2, 11, 1, 0.1, setting)
 
     check = training.check_losses(setting, {"ours": ours.output, "transformers": theirs.output})
