@@ -44,13 +44,14 @@ def test_the_demo_walks_the_whole_path(tmp_path, capsys):
         (1, 32 * 10, 60, 0.0),
         (1, 32 * 9, 30, 0.1),
         (3, 32 * 10, 90, 0.1),
-        (0.1, 1, 20, 0.1),
+        (3, 32 * 5, 60, 0.2),
+        (0.1, 1, 20, 0.2),
     ],
 )
 def test_who_reads_the_text_often_gets_dropout_and_the_steps_fit_again(
     minutes, n_tokens, steps, dropout, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(demo, "_seconds_per_step", lambda config: 2.0 if config.model.dropout else 1.0)
+    monkeypatch.setattr(demo, "_seconds_per_step", lambda config: 1 + 10 * config.model.dropout)
     fitted = demo._fitted(demo.demo_config(tmp_path, 0), minutes, n_tokens)
     assert (fitted.steps, fitted.model.dropout) == (steps, dropout)
 
@@ -61,7 +62,7 @@ def test_who_reads_the_text_often_gets_dropout_and_the_steps_fit_again(
         pytest.param(3, "glassgpt demo", id="in the trial, before its speed is known"),
         pytest.param(8, "glassgpt demo", id="in the trial, later"),
         pytest.param(17, "glassgpt demo", id="in the trial with dropout"),
-        pytest.param(29, "glassgpt train --resume", id="in the training"),
+        pytest.param(40, "glassgpt train --resume", id="in the training"),
     ],
 )
 def test_ctrl_c_ends_the_demo_and_says_how_to_go_on(step, words, monkeypatch, capsys):

@@ -22,7 +22,8 @@ Examples:
 
 SENTENCE = "The function returns a dictionary of unhashable hippopotamuses."
 PROMPT = "This method returns"
-_PASSES_WITHOUT_DROPOUT = 6
+_DROPOUTS = {0.0: 6, 0.1: 13, 0.2: float("inf")}
+"""What is left out at random, and how often the text may be read with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,8 @@ def run(arguments: list[str]) -> int:
     if config.model.dropout:
         print(
             f"They read the text {_passes(config, len(shards.train)):.0f} times. So that the model does not "
-            "learn it by heart, a tenth of its numbers is left out each time, at random (dropout)."
+            f"learn it by heart, {config.model.dropout:.0%} of its numbers are left out each time, at random "
+            "(dropout)."
         )
     result = train(config)
     if result.stopped == "interrupted":  # and it has said how to go on
@@ -145,16 +147,17 @@ def demo_config(out: Path, seed: int) -> TrainConfig:
 def _fitted(config: TrainConfig, minutes: float, n_train_tokens: int) -> TrainConfig | None:
     """`config` with as many steps as this machine takes in `minutes`; None where Ctrl-C came first.
 
-    A machine that is fast, or has long, reads the text often, and would learn it by heart: beyond six times
-    held-out text becomes less likely again, unless there is dropout, which fewer passes do better without.
+    A machine that is fast, or has long, reads the text often, and would learn it by heart. Held-out bits per
+    byte with dropout 0, 0.1 and 0.2: 1.61 and 1.64 for 4 times, 1.62 and 1.58 for 7; for 10 times 1.70, 1.56 and
+    1.58; with the last two 1.58 and 1.55 for 18.
     """
-    for dropout in (0.0, 0.1):
+    for dropout, most_passes in _DROPOUTS.items():
         config = replace(config, model=replace(config.model, dropout=dropout))
         seconds_per_step = _seconds_per_step(config)
         if seconds_per_step is None:
             return None
         config = replace(config, steps=max(20, round(60 * minutes / seconds_per_step)))
-        if _passes(config, n_train_tokens) <= _PASSES_WITHOUT_DROPOUT:
+        if _passes(config, n_train_tokens) <= most_passes:
             break
     return config
 
