@@ -62,7 +62,7 @@ class Text:
 
 
 Write = Callable[[list[list[int]], int], Text]
-"""Continues prompts by so many tokens, always the likeliest."""
+"""Continues prompts by so many tokens."""
 
 
 def time_texts(write: Write, task: Task, setting: Setting, n_texts: int = 2) -> Taken:

@@ -83,12 +83,14 @@ def test_several_tokens_at_once_get_the_same_bits_as_one_after_the_other(kind, t
         assert torch.equal(torch.cat(logits, dim=1), expected)
         assert together.n_tokens == 19
         assert torch.equal(together.keys[..., :19, :], alone.keys[..., :19, :])
+        assert torch.equal(together.values[..., :19, :], alone.values[..., :19, :])
 
 
 def test_token_ids_that_do_not_fill_the_rows_are_refused():
     model = a_model()
-    with pytest.raises(GenerationError, match="5 token ids are not 2 for each row"):
-        NativeStep(model).logits([1, 2, 3, 4, 5], KVCache(model.config, 2, 9), n_new=2)
+    for n_new in (2, 0, -1):
+        with pytest.raises(GenerationError, match=f"5 token ids are not {n_new} for each row"):
+            NativeStep(model).logits([1, 2, 3, 4, 5], KVCache(model.config, 2, 9), n_new=n_new)
 
 
 @pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
@@ -246,6 +248,12 @@ def test_what_the_step_cannot_do_is_left_to_pytorch():
     model.blocks[0].attention.o_proj = original
     model.head = torch.nn.Linear(64, 61, bias=False)
     assert "head.weight has the shape (61, 64), not (53, 64)" in why_not_native(model)
+
+
+def test_pytorchs_own_dropout_is_as_good_as_ours():
+    model = a_model()
+    model.blocks[0].dropout = torch.nn.Dropout(0.1)
+    assert why_not_native(model) is None
 
 
 def test_a_row_whose_newest_token_is_padding_sees_itself():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from glassgpt.decoding import NativeStep, quantize
-from glassgpt.generation import SamplingConfig, generate
+from glassgpt.generation import SamplingConfig, generate, guessing
 from glassgpt.generation.drawing import Drawer
 from glassgpt.generation.guessing import Guesser
 from tests.decoding.models import a_model, needs_library
@@ -65,6 +65,21 @@ def test_wrong_guesses_end_guessing_and_it_begins_again_by_itself():
     assert fed(guesser, [7, 1, 2] * 12)[-1] == 7
 
 
+def test_of_a_very_long_text_the_older_half_is_forgotten(monkeypatch):
+    monkeypatch.setattr(guessing, "_MOST_KEPT", 20)
+    guesser = Guesser([1, 2, 3, *range(100, 117)])
+    guesser.append(1)  # the 21st
+    assert guesser.text == [*range(107, 117), 1]
+    guesser.append(2)
+    assert guesser.guess(9) == []
+    for token_id in (3, 4, 1, 2):
+        guesser.append(token_id)
+    assert guesser.guess(9) == [3]
+    fed(guesser, [5, 6] * 500)
+    assert len(guesser.text) <= 20
+    assert guesser.guess(4) == [5, 6, 5, 6]
+
+
 def spied(monkeypatch) -> list[int]:
     """How many tokens each call of the C++ step reads, from now on."""
     read, logits = [], NativeStep.logits
@@ -108,7 +123,7 @@ def test_the_tokens_are_the_same_and_come_in_fewer_steps(
     assert read == [1] * 100
     assert generated(sampling) == expected
     assert len(read) < 100
-    assert sum(read) > 100  # some were guessed wrong
+    assert sum(read) > 100  # what is more was guessed wrong: nothing is read for tokens that nobody wants
 
 
 @needs_library

@@ -38,6 +38,13 @@ def test_a_chance_of_nothing_changes_nothing(p):
     assert torch.equal(dropout(x, p), x)
 
 
+def test_all_or_an_impossible_share():
+    assert not dropout(torch.ones(1000, 1000), 1.0).any()
+    for p in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            dropout(torch.ones(3), p)
+
+
 def test_nearly_everything_may_be_left_out():
     y = dropout(torch.ones(1000, 1000), 1 - 2**-20)
     assert torch.isfinite(y).all()

@@ -16,6 +16,7 @@ from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
 from glassgpt.model.config import ModelConfig
+from glassgpt.model.dropout import Dropout
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.positions import rotary_angles
@@ -93,7 +94,7 @@ def _why_another_model(model: GPT) -> str | None:
         return f"it differs from its configuration in {unknown[0]}"
     for name, module in modules.items():
         place = name or "the model"
-        if type(module) not in (kinds[name], _QUANTIZED.get(kinds[name])):
+        if type(module) not in (kinds[name], _AS_GOOD.get(kinds[name])):
             return f"{place} is a {type(module).__name__}, which it does not know"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{place} has hooks, which it would not call"
@@ -107,7 +108,11 @@ def _why_another_model(model: GPT) -> str | None:
     return None
 
 
-_QUANTIZED: dict[type, type] = {nn.Linear: QuantizedLinear, nn.Embedding: QuantizedEmbedding}
+_AS_GOOD: dict[type, type] = {
+    nn.Linear: QuantizedLinear,
+    nn.Embedding: QuantizedEmbedding,
+    Dropout: nn.Dropout,
+}
 
 
 @functools.lru_cache(maxsize=8)
@@ -159,8 +164,8 @@ class NativeStep:
         Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
         as when repeated, with all that the step has pushed out of the processor's cache in between.
         """
-        config, (n_rows, n_left) = self.config, divmod(len(token_ids), n_new)
-        if n_left:
+        config, n_rows = self.config, len(token_ids) // max(1, n_new)
+        if n_rows * n_new != len(token_ids):
             raise GenerationError(f"{len(token_ids)} token ids are not {n_new} for each row.")
         cache.check_room(n_rows, n_new)
         self._check(token_ids, n_rows, cache)

@@ -35,7 +35,7 @@ class SamplingConfig:
     """left: of a prompt longer than the context, only the end is read. None: it is an error."""
     speculate: bool = True
     """Where the text repeats itself, guess what follows and read it in the same step: the same tokens, but
-    sooner. Of one prompt at a time, where the C++ step decodes."""
+    sooner. With a single prompt, where the C++ step decodes."""
     use_cache: bool = True
     """Keep keys and values of the tokens read. Without, each token reads all again: slow, and equal but
     for rounding."""

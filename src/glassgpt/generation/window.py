@@ -81,10 +81,12 @@ class CachedWindowReader(WindowReader):
         self.guesser: Guesser | None = None
         if speculate and len(prompts) == 1 and isinstance(self.step, NativeStep):
             self.guesser = Guesser(prompts[0])
+        self.n_wanted = max_new_tokens  # that have yet to be drawn
         self.guesses: list[int] = []  # what was read ahead, and stands in the cache behind its n_tokens
         self.logits_behind: list[Tensor] = []  # the logits (1, V) of what follows each of them
 
     def append(self, token_ids: list[int]) -> None:
+        self.n_wanted -= 1
         if self.guesser is not None:
             self.guesser.append(token_ids[0])
         if self.guesses and self.guesses[0] != token_ids[0]:
@@ -137,7 +139,7 @@ class CachedWindowReader(WindowReader):
         assert isinstance(self.step, NativeStep)
         assert self.guesser is not None
         n_tokens = self.cache.n_tokens + 1
-        self.guesses = self.guesser.guess(most=self.cache.max_tokens - n_tokens)
+        self.guesses = self.guesser.guess(most=min(self.cache.max_tokens - n_tokens, self.n_wanted - 1))
         if not self.guesses:
             return self.step.logits(newest, self.cache)
         logits = self.step.logits(newest + self.guesses, self.cache, n_new=1 + len(self.guesses))

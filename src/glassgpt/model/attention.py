@@ -68,10 +68,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> T
     n_heads, n_tokens, d_head = q.shape[1:]
     is_causal, is_grouped = mask is None and n_tokens > 1, k.shape[1] < n_heads
     is_on_cpu, is_narrow = v.device.type == "cpu", v.dtype == torch.bfloat16
-    pays = (
-        is_narrow and n_tokens <= 4 * d_head
-    )  # the weights, H · T for each token, are then at most 4 D wide
-    if is_on_cpu and is_causal and (pays or p > 0):
+    # Up to there the weights, H · T for each token, are at most 4 D wide.
+    products_are_faster = is_narrow and n_tokens <= 4 * d_head
+    if is_on_cpu and is_causal and (products_are_faster or p > 0):
         return _attend_in_products(q, k, v, p)
     if not (is_on_cpu and is_narrow):
         return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=is_grouped)
