@@ -89,7 +89,7 @@ def test_several_tokens_at_once_get_the_same_bits_as_one_after_the_other(kind, t
 def test_token_ids_that_do_not_fill_the_rows_are_refused():
     model = a_model()
     for n_new in (2, 0, -1):
-        with pytest.raises(GenerationError, match=f"5 token ids are not {n_new} for each row"):
+        with pytest.raises(GenerationError, match=f"5 token ids are not n_new={n_new} for each row"):
             NativeStep(model).logits([1, 2, 3, 4, 5], KVCache(model.config, 2, 9), n_new=n_new)
 
 

@@ -123,13 +123,13 @@ def test_the_tokens_are_the_same_and_come_in_fewer_steps(
     assert read == [1] * 100
     assert generated(sampling) == expected
     assert len(read) < 100
-    assert sum(read) > 100  # what is more was guessed wrong: nothing is read for tokens that nobody wants
+    assert sum(read) > 100  # what is more was guessed wrong
 
 
 @needs_library
-def test_every_logit_has_the_same_bits():
+def test_every_logit_has_the_same_bits(monkeypatch):
     model = a_model(vocab_size=19)
-    found = []
+    found, read = [], spied(monkeypatch)
     for speculate in (True, False):
         sampling = SamplingConfig(max_new_tokens=30, temperature=0.0, speculate=speculate)
         drawer = Drawer(model, [[3, 4, 5] * 3], sampling, 19)
@@ -139,7 +139,22 @@ def test_every_logit_has_the_same_bits():
                 logits.append(drawer.reader.next_logits().clone())
             drawer.append([int(logits[-1].argmax())])
         found.append(torch.cat(logits))
+    assert len(read) < 60
     assert torch.equal(*found)
+
+
+@needs_library
+@pytest.mark.parametrize("n_new", range(1, 13))
+def test_nothing_is_read_for_tokens_that_nobody_wants(n_new, monkeypatch):
+    """Where every guess is right, each token is read once, and none behind the last that is drawn."""
+    drawer = Drawer(a_model(), [VERSE * 3], SamplingConfig(max_new_tokens=n_new), 53)
+    read = spied(monkeypatch)
+    for token_id in (VERSE * 2)[:n_new]:
+        with torch.inference_mode():
+            drawer.reader.next_logits()
+        drawer.append([token_id])
+    assert sum(read) == n_new
+    assert len(read) < max(n_new, 2)
 
 
 @needs_library

@@ -166,7 +166,10 @@ class NativeStep:
         """
         config, n_rows = self.config, len(token_ids) // max(1, n_new)
         if n_rows * n_new != len(token_ids):
-            raise GenerationError(f"{len(token_ids)} token ids are not {n_new} for each row.")
+            raise GenerationError(
+                f"{len(token_ids)} token ids are not n_new={n_new} for each row. Pass as many of the first "
+                f"row, then as many of the second, …."
+            )
         cache.check_room(n_rows, n_new)
         self._check(token_ids, n_rows, cache)
         logits = torch.empty(len(token_ids), config.vocab_size, dtype=torch.float32, device="cpu")

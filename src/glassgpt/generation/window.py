@@ -82,15 +82,15 @@ class CachedWindowReader(WindowReader):
         if speculate and len(prompts) == 1 and isinstance(self.step, NativeStep):
             self.guesser = Guesser(prompts[0])
         self.n_wanted = max_new_tokens  # that have yet to be drawn
-        self.guesses: list[int] = []  # what was read ahead, and stands in the cache behind its n_tokens
-        self.logits_behind: list[Tensor] = []  # the logits (1, V) of what follows each of them
+        # Guesses that stand in the cache behind its n_tokens, each with the logits (1, V) of what follows it.
+        self.guesses: list[tuple[int, Tensor]] = []
 
     def append(self, token_ids: list[int]) -> None:
         self.n_wanted -= 1
         if self.guesser is not None:
             self.guesser.append(token_ids[0])
-        if self.guesses and self.guesses[0] != token_ids[0]:
-            self.guesses, self.logits_behind = [], []
+        if self.guesses and self.guesses[0][0] != token_ids[0]:
+            self.guesses = []
         self.shortened = [
             row for row, window in enumerate(self.windows) if len(window) == self.context_length
         ]
@@ -103,8 +103,7 @@ class CachedWindowReader(WindowReader):
             self._make_room()
         if self.guesses:
             self.cache.advance(1)
-            del self.guesses[0]
-            return self.logits_behind.pop(0)
+            return self.guesses.pop(0)[1]
         return self._read_newest()
 
     def read_ahead(self, newest: Int[Tensor, " B"]) -> Float[Tensor, "B V"] | None:
@@ -139,12 +138,13 @@ class CachedWindowReader(WindowReader):
         assert isinstance(self.step, NativeStep)
         assert self.guesser is not None
         n_tokens = self.cache.n_tokens + 1
-        self.guesses = self.guesser.guess(most=min(self.cache.max_tokens - n_tokens, self.n_wanted - 1))
-        if not self.guesses:
+        guesses = self.guesser.guess(most=min(self.cache.max_tokens - n_tokens, self.n_wanted - 1))
+        if not guesses:
             return self.step.logits(newest, self.cache)
-        logits = self.step.logits(newest + self.guesses, self.cache, n_new=1 + len(self.guesses))
+        logits = self.step.logits(newest + guesses, self.cache, n_new=1 + len(guesses))
         self.cache.n_tokens = n_tokens  # the guesses have yet to turn out right
-        first, *self.logits_behind = logits.split(1)
+        first, *behind = logits.split(1)
+        self.guesses = list(zip(guesses, behind, strict=True))
         return first
 
     def _make_room(self) -> None:
