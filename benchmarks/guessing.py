@@ -4,7 +4,8 @@ At best a text repeats itself for ever, as GPT-2's initial weights have it; at w
 and looking for what does is time lost. As it comes: a trained model of characters, drawn from.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from glassgpt.model import GPT
 
 PROMPT = "QUEEN:\nMy lord, "
-Numbers = Literal["float32", "int8"]
 
 
-def write_repeating(numbers: Numbers, speculate: bool, setting: Setting) -> Taken:
+def write_repeating(numbers: Literal["float32", "int8"], speculate: bool, setting: Setting) -> Taken:
     """Always the likeliest token of GPT-2's initial weights: six different ones, in a circle."""
     import torch
 
@@ -35,12 +35,12 @@ def write_repeating(numbers: Numbers, speculate: bool, setting: Setting) -> Take
     return write(model, Task(), SamplingConfig(temperature=0.0, speculate=speculate), setting)
 
 
-def write_varied(numbers: Numbers, speculate: bool, setting: Setting) -> Taken:
+def write_varied(speculate: bool, setting: Setting) -> Taken:
     """Drawn from scores that are all but even, so that hardly a token returns."""
     from glassgpt.generation import SamplingConfig
 
     sampling = SamplingConfig(seed=1, speculate=speculate)
-    return write(load_ours(setting, numbers), Task(), sampling, setting)
+    return write(load_ours(setting, "int8"), Task(), sampling, setting)
 
 
 def write_characters(speculate: bool, setting: Setting) -> Taken:
@@ -54,8 +54,6 @@ def write_characters(speculate: bool, setting: Setting) -> Taken:
 
 
 def write(model: "GPT", task: Task, sampling: "SamplingConfig", setting: Setting) -> Taken:
-    import dataclasses
-
     from glassgpt.generation import generate
 
     def continued(prompts: list[list[int]], n_tokens: int) -> Text:
@@ -72,14 +70,14 @@ def same_tokens(setting: Setting, outputs: Mapping[str, Any]) -> Check:
     return Check(ours == plain, f"{n_tokens:,} tokens, {n_different:,} different ones: {told}.")
 
 
-def row(name: str, what: str, how: str, write: Any, **more: Any) -> Row:
+def row(name: str, what: str, how: str, measure: Callable[..., Taken], **more: Any) -> Row:
     return Row(
         name=f"guess-{name}",
         what=what,
         unit="tokens/s",
         how=f"{how} The time runs from the first new token to the last. Every process writes 8 tokens to "
         "warm up, and is then timed twice.",
-        sides=(Side(OURS, partial(write, True)), Side("ours without guesses", partial(write, False))),
+        sides=(Side(OURS, partial(measure, True)), Side("ours without guesses", partial(measure, False))),
         check=same_tokens,
         **more,
     )
@@ -99,7 +97,7 @@ ROWS = [
         "varied-int8",
         "decode 124M, batch 1, int8, a text in which nothing repeats",
         "64 random tokens, 128 new ones, drawn.",
-        partial(write_varied, "int8"),
+        write_varied,
         prepare=write_gpt2,
     ),
     row(

@@ -7,6 +7,7 @@ mode and float32, with its own loss and `torch.optim.AdamW` at its defaults. Our
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,6 @@ def speeds(step: Callable[[], object], n_tokens: int, n_steps: int, setting: Set
 
 
 def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, dropout: float, setting: Setting) -> Taken:
-    from dataclasses import replace
-
     import torch
 
     from glassgpt.training import TrainConfig, linear_cross_entropy
