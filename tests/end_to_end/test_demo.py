@@ -29,12 +29,21 @@ def _tiny(tmp_path, monkeypatch):
 def test_the_demo_walks_the_whole_path(tmp_path, capsys):
     assert main(["demo", "--minutes", "0.01"]) == 0
     shown = capsys.readouterr().out
+    assert "the last to be measured" not in shown or "Time is up" in shown
     for words in ("characters", "The| function| returns|", "bits per byte", "gzip", "Try next:"):
         assert words in shown, words
     run = tmp_path / "runs" / "demo"
     assert (run / "loss.png").is_file()
     assert json.loads((run / "config.json").read_text())["max_minutes"] == pytest.approx(0.015)
     assert demo._free_folder(run).name == "demo-2"
+
+
+def test_a_demo_whose_time_is_up_says_which_step_was_measured(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "_seconds_per_step", lambda config: 1e-6)  # but the machine is busy by then
+    assert main(["demo", "--minutes", "0.01"]) == 0
+    shown = capsys.readouterr().out
+    assert "Time is up after step " in shown
+    assert " at step 0, the last to be measured\n" in shown
 
 
 @pytest.mark.parametrize(

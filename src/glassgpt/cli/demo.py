@@ -103,10 +103,12 @@ def run(arguments: list[str]) -> int:
         return 130
 
     _heading("What it came to")
-    from glassgpt.training import gzip_bits_per_byte
+    from glassgpt.training import gzip_bits_per_byte, read_metrics
 
+    measured_at = max(record["step"] for record in read_metrics(result.run) if "val_loss" in record)
+    where = "" if measured_at == result.step else f" at step {measured_at:,}, the last to be measured"
     held_out = tokenizer.decode_bytes(shards.val[:].tolist())
-    print(f"held-out text, bits per byte:   this model {result.val_bits_per_byte:.3f}")
+    print(f"held-out text, bits per byte:   this model {result.val_bits_per_byte:.3f}{where}")
     print(f"                                gzip       {gzip_bits_per_byte(held_out):.3f}")
     print(f"the loss as it fell:            {result.run / 'loss.png'}")
 
