@@ -32,7 +32,7 @@ def rotate(
 
     The dot product of a turned query and a turned key then depends only on how far apart they stand.
     The paper pairs neighbours (2i, 2i + 1); pairing the halves is the layout of Llama's published
-    weights, and the same up to a permutation of the projection's rows.
+    weights, and the same up to a permutation of the projection's rows. Chapter 03.
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
