@@ -1,4 +1,4 @@
-"""Sampling and generation in loops over plain numbers. Chapter 06.
+"""Sampling and generation in loops over plain numbers. Chapter 05.
 
 The twin of `glassgpt.generation`: one row, one token, one rule at a time.
 """

@@ -9,7 +9,7 @@ from glassgpt.errors import GenerationError, raise_problems
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """What generation does with the model's logits; the defaults sample from the model as it is. Chapter 06.
+    """What generation does with the model's logits; the defaults sample from the model as it is. Chapter 05.
 
     The settings act in the order repetition_penalty, temperature, top_k, top_p, min_p.
     Raises GenerationError naming every problem at once.

@@ -33,7 +33,7 @@ def next_token_probabilities(
     sampling: SamplingConfig,
     seen: Bool[Tensor, "B V"] | None = None,
 ) -> Float[Tensor, "B V"]:
-    """The distribution that the next token is drawn from. Chapter 06.
+    """The distribution that the next token is drawn from. Chapter 05.
 
     `seen` marks the tokens that the repetition penalty applies to (`seen_tokens`). At temperature 0 all
     probability is on the largest logit, the first of them if several are equal.
