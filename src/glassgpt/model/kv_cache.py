@@ -19,7 +19,7 @@ class KVCache:
     batch by padding on the left: `n_padding` says how many of each row's first positions are padding.
     They are never attended to, and a row's positions count from its first real token.
 
-    Raises GenerationError when `max_tokens` exceeds the context, or padding fills a row.
+    Raises GenerationError when `max_tokens` exceeds the context, or padding fills a row. Chapter 10.
     """
 
     def __init__(
