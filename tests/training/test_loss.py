@@ -1,5 +1,6 @@
 """The loss by hand, by PyTorch and in chunks."""
 
+import inspect
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from glassgpt.by_hand import loss as by_hand
+from glassgpt.errors import ConfigError
 from glassgpt.training import loss as loss_module
 from glassgpt.training.loss import bits_per_byte, cross_entropy, linear_cross_entropy, perplexity
 
@@ -106,6 +108,64 @@ def test_linear_cross_entropy_gives_a_gradient_only_where_it_is_wanted():
     weight.grad = None
     linear_cross_entropy(hidden, weight.detach(), targets).backward()
     assert weight.grad is None
+
+
+def test_linear_cross_entropy_gives_the_same_gradients_again():
+    """The first ones may be the very tensors that are kept for the second."""
+    hidden, weight, targets = random_problem()
+    loss = linear_cross_entropy(hidden, weight, targets, 3)
+    for times in (1, 2):
+        loss.backward(retain_graph=True)
+        expected = torch.autograd.grad(times * reference(hidden, weight, targets), (hidden, weight))
+        torch.testing.assert_close((hidden.grad, weight.grad), expected, **EXACT)
+
+
+def test_linear_cross_entropy_refuses_to_be_differentiated_twice():
+    hidden, weight, targets = random_problem()
+    loss = linear_cross_entropy(hidden, weight, targets)
+    with pytest.raises(RuntimeError, match=r"only once\. Use cross_entropy"):
+        torch.autograd.grad(loss, weight, create_graph=True)
+
+
+@pytest.mark.parametrize("target", [-1, 13])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "no_grad"])
+def test_linear_cross_entropy_refuses_tokens_that_do_not_exist(target, training):
+    """As cross_entropy does: −1, "ignore" elsewhere, is no token 0."""
+    hidden, weight, targets = random_problem()
+    targets[0, 2] = target
+    for loss in (linear_cross_entropy, reference):
+        with (
+            torch.set_grad_enabled(training),
+            pytest.raises((IndexError, RuntimeError), match="out of bounds"),
+        ):
+            loss(hidden, weight, targets)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "no_grad"])
+def test_linear_cross_entropy_refuses_shapes_that_do_not_fit(training):
+    hidden, weight, targets = random_problem()
+    unchecked = inspect.unwrap(linear_cross_entropy)  # the tests' own checks of shapes come first
+    with torch.set_grad_enabled(training):
+        for wrong in (targets[:, 1:], targets.flatten(), torch.cat([targets, targets], dim=1)):
+            with pytest.raises(ConfigError, match=r"its targets need \(2, 7\) and have"):
+                unchecked(hidden, weight, wrong)
+        for chunk_tokens in (0, -1):
+            with pytest.raises(ConfigError, match="at least 1, or None"):
+                linear_cross_entropy(hidden, weight, targets, chunk_tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mean_over_nothing_is_no_number_and_neither_are_its_gradients(dtype):
+    hidden, weight, targets = random_problem()
+    hidden, weight = (part.detach().to(dtype).requires_grad_() for part in (hidden, weight))
+    nothing = hidden[:, :0], targets[:, :0]
+    ignored = hidden, torch.full_like(targets, -100)
+    for some_hidden, some_targets in (nothing, ignored):
+        weight.grad = None
+        loss = linear_cross_entropy(some_hidden, weight, some_targets)
+        loss.backward()
+        assert loss.isnan()
+        assert weight.grad.isnan().all()
 
 
 def test_linear_cross_entropy_works_without_gradients():

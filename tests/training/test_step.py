@@ -3,13 +3,17 @@
 import contextlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from glassgpt.errors import TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
+from glassgpt.training import loss as loss_module
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.loss import cross_entropy
 from glassgpt.training.precision import Execution
@@ -26,12 +30,12 @@ def batches(n):
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
 
-def make_step(n_micro_batches=1, dtype=torch.float32, compiled=False, **settings):
+def make_step(n_micro_batches=1, dtype=torch.float32, compiled=False, model=MODEL, **settings):
     torch.manual_seed(0)
     config = TrainConfig(
-        model=MODEL, micro_batch_size=2, tokens_per_step=10 * n_micro_batches, device="cpu", **settings
+        model=model, micro_batch_size=2, tokens_per_step=10 * n_micro_batches, device="cpu", **settings
     )
-    return TrainStep(GPT(MODEL).train(), config, Execution(CPU, dtype, compiled))
+    return TrainStep(GPT(model).train(), config, Execution(CPU, dtype, compiled))
 
 
 def test_a_step_is_that_of_the_mean_loss_over_its_micro_batches():
@@ -50,6 +54,64 @@ def test_a_step_is_that_of_the_mean_loss_over_its_micro_batches():
     # AdamW's first step is lr in size wherever there is a gradient, apart from the decay.
     moves = [(a - b).abs().max().item() for a, b in zip(step.model.parameters(), before, strict=True)]
     assert max(moves) == pytest.approx(0.01 * 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_steps_gradients_are_those_of_the_plain_loss(tied, n):
+    step = make_step(n, model=replace(MODEL, tied_embeddings=tied), optimizer=OptimizerConfig(grad_clip=None))
+    token_ids, targets = (torch.cat(parts) for parts in zip(*batches(n), strict=True))
+    cross_entropy(step.model(token_ids), targets).backward()
+    expected = [parameter.grad for parameter in step.model.parameters()]
+    step.optimizer.zero_grad()
+    gradients = []
+    step.optimizer.step = lambda: gradients.extend(parameter.grad for parameter in step.model.parameters())
+
+    step(batches(n))
+
+    assert all(gradient.layout is torch.strided for gradient in gradients)
+    torch.testing.assert_close(gradients, expected)
+
+
+class NewMatrices(TorchDispatchMode):
+    """The operations that make a new tensor of a shape."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.made_by = shape, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        dense = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and not x.is_sparse]
+        before = {tensor.data_ptr() for tensor in dense}
+        made = function(*args, **(kwargs or {}))
+        for x in tree_leaves(made):
+            is_one = isinstance(x, torch.Tensor) and not x.is_sparse and x.shape == self.shape
+            if is_one and x.data_ptr() not in before:
+                self.made_by.append(str(function))
+        return made
+
+
+def test_a_step_makes_two_matrices_as_large_as_the_head(monkeypatch):
+    """Its gradient, and that plus the embedding's few rows. GPT-2's take 154 MB: another, written and read,
+    would be a few percent of a step."""
+    monkeypatch.setattr(loss_module, "_CACHED_NUMBERS", 3 * 12)  # the parts of it are smaller
+    monkeypatch.setitem(loss_module._CHUNK_LOGITS, "cpu", 4 * 13)
+    step = make_step()
+    step(batches(1))  # makes AdamW's averages
+    with NewMatrices(step.model.head.weight.shape) as seen:
+        step(batches(1))
+    assert seen.made_by == ["aten.empty_like.default", "aten.add.Tensor"]
+
+
+def test_a_step_leaves_the_embedding_as_it_was():
+    step = make_step()
+    step(batches(1))
+    assert not step.model.token_embedding.sparse
+    with pytest.raises(TokenizerError):
+        step([(torch.full((2, 5), 13), torch.zeros(2, 5, dtype=torch.int64))])
+    assert not step.model.token_embedding.sparse
+    step.model.hidden(batches(1)[0][0]).sum().backward()
+    assert step.model.token_embedding.weight.grad.layout is torch.strided
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

@@ -6,14 +6,15 @@ B · T · V numbers where everything else is B · T · D.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from glassgpt.errors import ConfigError
 
 IGNORED = -100
 """The target of a position that does not count, such as padding."""
@@ -50,14 +51,22 @@ def linear_cross_entropy(
 
     The gradient of the logits is softmax(logits) − onehot(target), known as soon as the logits are: each
     chunk turns its own into gradients of `hidden` and `weight` at once and is forgotten, so that the
-    backward pass has nothing left to compute.
+    backward pass has nothing left to compute. It can be differentiated once: `backward(create_graph=True)`
+    raises. Raises ConfigError where the shapes do not fit.
     """
     device = hidden.device.type
+    if hidden.shape[:-1] != targets.shape:
+        raise ConfigError(
+            f"hidden has the shape {tuple(hidden.shape)}: its targets need {tuple(hidden.shape[:-1])} "
+            f"and have {tuple(targets.shape)}."
+        )
     if chunk_tokens is None:
         # Equal chunks: a small rest would read all of `weight` too, and cost as much as a large one.
         most_tokens = max(1, _CHUNK_LOGITS.get(device, 2**25) // len(weight))
         n_chunks = max(1, math.ceil(targets.numel() / most_tokens))
         chunk_tokens = max(1, math.ceil(targets.numel() / n_chunks))
+    if chunk_tokens < 1:
+        raise ConfigError(f"chunk_tokens={chunk_tokens} must be at least 1, or None.")
     # autocast does not reach into the function below; gradients keep the types of what they belong to
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     loss: Tensor = _LinearCrossEntropy.apply(
@@ -81,18 +90,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(dtype, torch.float32)
         counted = (targets != IGNORED).to(exact)
         total = torch.zeros((), dtype=exact, device=hidden.device)
+        share = 1 / counted.sum().reshape(1)  # of each target that counts in the mean
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_weight = torch.empty_like(weight) if wants_weight else None
         V, D = weight.shape
         w = weight.to(dtype)
         n_padding = -V % _MULTIPLE.get(hidden.device.type, 1)
         if n_padding:
             w = F.pad(w, (0, 0, 0, n_padding))
 
-        for start in range(0, len(hidden), chunk_tokens):
+        for start in range(0, max(1, len(hidden)), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
             h, counts = hidden[rows].to(dtype), counted[rows, None]
-            target = targets[rows, None].clamp(min=0)  # an ignored one may point anywhere
+            target = targets[rows, None]
+            target = target.masked_fill(target == IGNORED, 0)  # some token; what it gives is multiplied by 0
             logits = h @ w.T  # (chunk, V)
             if n_padding:
                 logits[:, V:] = -math.inf  # tokens that do not exist have no probability
@@ -104,22 +115,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad.scatter_add_(1, target[part], -torch.ones_like(target[part], dtype=exact))
                     logits[part] = grad  # narrow again, where nobody needs the logits any more
             if grad_hidden is not None:
-                grad_hidden[rows] = (logits @ w) * counts
+                grad_hidden[rows] = (logits @ w) * (counts * share)
             if grad_weight is not None:
                 h = h * counts.to(dtype)
                 for part in _parts(grad_weight, D):
-                    grad_weight[part] += logits[:, part].T @ h
-        n_counted = counted.sum()
-        ctx.save_for_backward(grad_hidden, grad_weight, n_counted)
-        return total / n_counted
+                    product = (logits[:, part].T @ h) * share
+                    if start == 0:  # the sum of the others need not begin with zeros
+                        grad_weight[part] = product
+                    else:
+                        grad_weight[part] += product
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return (total * share).squeeze()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        *grads, n_counted = ctx.saved_tensors
-        scale = grad_loss / n_counted
-        grad_hidden, grad_weight = (None if grad is None else grad * scale.to(grad.dtype) for grad in grads)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True
+            raise RuntimeError(
+                "linear_cross_entropy can be differentiated only once. Use cross_entropy(hidden @ weight.T, "
+                "targets) for a derivative of its gradient."
+            )
+        grads: Iterable[Tensor | None] = ctx.saved_tensors
+        if not _is_seen_to_be_one(grad_loss):
+            grads = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in grads)
+        grad_hidden, grad_weight = grads
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _is_seen_to_be_one(number: Tensor) -> bool:
+    """A CPU has it at hand, and need not multiply a whole gradient by 1; a GPU would be waited for."""
+    return number.device.type == "cpu" and not torch.compiler.is_compiling() and number.item() == 1
 
 
 def _parts(matrix: Tensor, n_columns: int) -> Iterator[slice]:
