@@ -4,10 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,12 @@ def write_folder(folder: Path, text: str) -> None:
         (staging / "first.txt").write_text(text)
         (staging / "inner").mkdir()
         (staging / "inner" / "second.txt").write_text(text)
+
+
+def write_slowly(folder: Path, meanwhile: Callable[[], object]) -> None:
+    with staged_folder(folder, CheckpointError) as staging:
+        (staging / "first.txt").write_text("slow")
+        meanwhile()
 
 
 def text_of(folder: Path) -> str:
@@ -114,10 +122,10 @@ def test_every_file_is_synced_before_the_folder_takes_its_name_and_its_parent_af
 def test_the_old_folder_is_removed_only_after_the_new_one_is_safe_on_the_disk(tmp_path, monkeypatch):
     write_folder(tmp_path / "model", "old")
     disk = Disk(monkeypatch)
-    monkeypatch.setattr(storage.shutil, "rmtree", lambda path: disk.events.append(("remove", 0)))
+    monkeypatch.setattr(storage.shutil, "rmtree", lambda *_, **__: disk.events.append(("remove", 0)))
     write_folder(tmp_path / "model", "new")
 
-    assert [call for call, _ in disk.events[-4:]] == ["rename", "rename", "fsync", "remove"]
+    assert [call for call, _ in disk.events[-5:]] == ["rename", "rename", "fsync", "rename", "remove"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX's")
@@ -265,7 +273,14 @@ def test_an_empty_folder_is_replaced(tmp_path):
 
 @pytest.mark.parametrize(
     "manifest",
-    ["{", "[]", '{"name": "a web app"}', '{"files": ["thesis.txt"]}', '{"files": {"thesis.txt": 4}}'],
+    [
+        "{",
+        "[" * 100_000,
+        "[]",
+        '{"name": "a web app"}',
+        '{"files": ["thesis.txt"]}',
+        '{"files": {"thesis.txt": 4}}',
+    ],
 )
 def test_a_folder_whose_manifest_is_damaged_or_another_program_s_is_refused_and_kept(tmp_path, manifest):
     (tmp_path / "mine").mkdir()
@@ -289,6 +304,79 @@ def test_a_symbolic_link_is_followed_and_stays(tmp_path):
     assert names_in(tmp_path / "disk") == {"model"}
 
 
+def test_a_folder_that_appeared_while_another_was_written_is_refused_and_kept(tmp_path):
+    with pytest.raises(CheckpointError, match=r"was written by another process in the meantime\. Choose"):
+        write_slowly(tmp_path / "model", lambda: write_folder(tmp_path / "model", "fast"))
+
+    assert text_of(tmp_path / "model") == "fast"
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_so_is_one_that_was_replaced_meanwhile(tmp_path):
+    write_folder(tmp_path / "model", "old")
+
+    with pytest.raises(CheckpointError, match="was written by another process in the meantime"):
+        write_slowly(tmp_path / "model", lambda: write_folder(tmp_path / "model", "fast"))
+
+    assert text_of(tmp_path / "model") == "fast"
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_a_file_that_somebody_added_meanwhile_is_kept(tmp_path):
+    write_folder(tmp_path / "model", "old")
+
+    with pytest.raises(CheckpointError, match=r"not written with it: thesis\.docx\."):
+        write_slowly(tmp_path / "model", lambda: (tmp_path / "model" / "thesis.docx").write_text("precious"))
+
+    assert (tmp_path / "model" / "thesis.docx").read_text() == "precious"
+    assert text_of(tmp_path / "model") == "old"
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_a_folder_that_was_removed_meanwhile_is_written_all_the_same(tmp_path):
+    write_folder(tmp_path / "model", "old")
+    write_slowly(tmp_path / "model", lambda: shutil.rmtree(tmp_path / "model"))
+
+    assert (tmp_path / "model" / "first.txt").read_text() == "slow"
+
+
+@pytest.mark.parametrize("inner", ["", "and/deeper"], ids=["the current folder", "one above it"])
+def test_the_current_folder_is_refused_before_anything_is_written(tmp_path, monkeypatch, inner):
+    (tmp_path / "here" / inner).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / inner)
+
+    with pytest.raises(CheckpointError, match=r"is the current folder or above it\. Choose a folder inside"):
+        write_slowly(tmp_path / "here", lambda: pytest.fail("it could have been known before"))
+
+    assert names_in(tmp_path) == {"here"}
+    write_folder(Path("model"), "inside it")
+    assert text_of(tmp_path / "here" / inner / "model") == "inside it"
+
+
+def test_a_mount_point_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "disk")
+
+    with pytest.raises(CheckpointError, match=r"is where a disk is mounted.*Choose a folder inside it"):
+        write_slowly(tmp_path / "disk", lambda: pytest.fail("it could have been known before"))
+
+    assert names_in(tmp_path) == {"disk"}
+    write_folder(tmp_path / "disk" / "model", "inside it")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not remove the current folder")
+def test_a_current_folder_that_was_removed_is_an_error_only_where_it_is_needed(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", "old")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    write_folder(tmp_path / "model", "new")
+    assert text_of(tmp_path / "model") == "new"
+    with pytest.raises(CheckpointError, match="Cannot write model: No such file"):
+        write_folder(Path("model"), "new")
+
+
 # ---- damage after the fact ----
 
 
@@ -305,6 +393,21 @@ def test_folder_problems_names_everything_that_differs(tmp_path):
         "gone is missing",
         "longer has 13 bytes, not 4",
         "other was altered (its CRC-32C differs)",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_not_a_crash(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", "text")
+
+    def removed_meanwhile(path, _):
+        path.unlink()
+        return path.read_bytes()
+
+    monkeypatch.setattr(storage, "_crc32c", removed_meanwhile)
+
+    assert folder_problems(tmp_path / "model") == [
+        "first.txt cannot be read (No such file or directory)",
+        "inner/second.txt cannot be read (No such file or directory)",
     ]
 
 
@@ -377,7 +480,7 @@ def test_the_crc_is_that_of_the_bytes_and_then_of_the_sha256(tmp_path):
     ["", "{", "[]", "{}", '{"files": []}', '{"files": {"first.txt": 4}}',
      '{"files": {"first.txt": {"bytes": 4, "sha256": ""}}}',
      '{"files": {"first.txt": {"bytes": "four", "sha256": "%s"}}}' % ("0" * 64),
-     '{"files": {"first.txt": {"bytes": 4}}}'],
+     '{"files": {"first.txt": {"bytes": 4}}}', "[" * 100_000],
 )  # fmt: skip
 def test_a_manifest_that_is_none_is_a_problem_and_not_a_crash(tmp_path, manifest):
     write_folder(tmp_path / "model", "text")
@@ -485,6 +588,65 @@ def test_recover_folder_does_nothing_where_nothing_died(tmp_path):
 
     assert names_in(tmp_path) == {"model"}
     assert text_of(tmp_path / "model") == "text"
+
+
+def test_a_previous_version_beside_a_whole_one_is_removed_and_never_comes_back(tmp_path):
+    write_folder(tmp_path / "model", "new")
+    write_folder(tmp_path / ".model.previous", "old")  # where a process died after its two renames
+    recover_folder(tmp_path / "model")
+    assert names_in(tmp_path) == {"model"}
+
+    shutil.rmtree(tmp_path / "model")
+    recover_folder(tmp_path / "model")
+    assert names_in(tmp_path) == set()
+
+
+def test_half_of_a_removed_version_is_never_taken_for_the_whole(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", "old")
+    monkeypatch.setattr(storage.shutil, "rmtree", lambda *_, **__: None)  # it dies here
+    write_folder(tmp_path / "model", "new")
+
+    assert not (tmp_path / ".model.previous").exists()
+
+
+@pytest.mark.parametrize("in_its_place", ["nothing", "an empty folder", "somebody's folder", "a file"])
+def test_a_previous_version_is_put_back_or_at_least_kept(tmp_path, in_its_place):
+    write_folder(tmp_path / ".model.previous", "old")
+    if in_its_place == "a file":
+        (tmp_path / "model").touch()
+    elif in_its_place != "nothing":
+        (tmp_path / "model").mkdir()
+    if in_its_place == "somebody's folder":
+        (tmp_path / "model" / "thesis.txt").touch()
+
+    recover_folder(tmp_path / "model")
+
+    is_back = in_its_place in ("nothing", "an empty folder")
+    assert text_of(tmp_path / ("model" if is_back else ".model.previous")) == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs rename over an empty folder")
+def test_a_reader_that_puts_back_what_a_writer_moved_aside_costs_it_no_save(tmp_path, monkeypatch):
+    write_folder(tmp_path / "model", "old")
+    rename, n_recovered = os.rename, 0
+
+    def with_a_reader_between(source, target):
+        nonlocal n_recovered
+        rename(source, target)
+        if str(target).endswith(".previous") and n_recovered < 3:
+            n_recovered += 1
+            recover_folder(tmp_path / "model")
+
+    monkeypatch.setattr(os, "rename", with_a_reader_between)
+    write_folder(tmp_path / "model", "new")
+
+    assert n_recovered == 3
+    assert text_of(tmp_path / "model") == "new"
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_a_name_that_no_file_system_takes_is_nothing_to_recover():
+    recover_folder(Path("x" * 300))
 
 
 # ---- small things ----

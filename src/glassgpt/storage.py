@@ -33,7 +33,9 @@ MANIFEST = "manifest.json"
 CRC_IS_FAST = google_crc32c.implementation == "c"
 """Without the C extension it is a loop in Python, slower than SHA-256: manifests then go without."""
 
+RENAME_TRIES = 5
 _CHUNK_BYTES = 1 << 18
+_NOT_A_MANIFEST = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def cache_folder() -> Path:
@@ -89,12 +91,14 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
     folder is removed and `final` is untouched. Where `final` already exists it is moved aside first and
     removed last; `recover_folder` puts it back if the process dies between the two renames.
 
-    Raises `error` when the disk will not take it, and before anything is written when `final` holds files
-    that no manifest of ours lists: replacing the folder would destroy them.
+    Raises `error` when the disk will not take it, before anything is written where `check_replaceable` does,
+    and at the end when `final` is no longer what it was at the beginning: it is somebody else's then.
     """
-    final = Path(final).resolve()  # through a symbolic link, to the folder that is to be replaced
     with explained(error, final):
-        _refuse_to_destroy(final, error)
+        final = Path(final).resolve()  # through a symbolic link, to the folder that is to be replaced
+        recover_folder(final)
+        check_replaceable(final, error)
+        replaced = _identity(final)
         final.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
         os.chmod(staging, 0o777 & ~_umask())
@@ -102,15 +106,9 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
         with explained(error, final):
             yield staging
             _seal(staging)
-            previous = _previous(final)
-            if final.exists():
-                if previous.exists():
-                    shutil.rmtree(previous)
-                os.rename(final, previous)
-            os.rename(staging, final)
+            _take_place(staging, final, replaced, error)
             sync_folder(final.parent)
-            if previous.exists():
-                shutil.rmtree(previous)
+            _discard(_previous(final))
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         recover_folder(final)
@@ -118,11 +116,17 @@ def staged_folder(final: Path, error: type[GlassGPTError]) -> Iterator[Path]:
 
 
 def recover_folder(final: Path) -> None:
-    """Put back the previous version of `final` if a write died between its two renames."""
+    """Put back the previous version of `final` if a write died between its two renames.
+
+    If it died after them, the previous version is removed: who removes `final` later does not want it back.
+    """
     final = Path(final).resolve()
     previous = _previous(final)
-    if previous.exists() and not final.exists():
-        os.rename(previous, final)
+    if os.path.exists(final / MANIFEST):  # unlike Path's it raises nothing, whatever the name
+        _discard(previous)
+    elif os.path.exists(previous):
+        with contextlib.suppress(OSError):  # another process was faster, or something else lies there now
+            os.rename(previous, final)
 
 
 def folder_problems(folder: Path) -> list[str]:
@@ -133,20 +137,16 @@ def folder_problems(folder: Path) -> list[str]:
         expected = {name: _Entry(**entry) for name, entry in listed.items()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (OSError, *_NOT_A_MANIFEST) as fault:
         return [f"{MANIFEST} cannot be read ({fault})"]
     problems = []
     for name, entry in sorted(expected.items()):
-        path = Path(folder) / name
-        if not path.is_file():
-            problems.append(f"{name} is missing")
-        elif path.stat().st_size != entry.bytes:
-            problems.append(f"{name} has {path.stat().st_size:,} bytes, not {entry.bytes:,}")
-        elif entry.crc32c is not None and CRC_IS_FAST:
-            if _crc32c(path, entry.sha256) != entry.crc32c:
-                problems.append(f"{name} was altered (its CRC-32C differs)")
-        elif sha256_of(path) != entry.sha256:
-            problems.append(f"{name} was altered (its SHA-256 differs)")
+        try:
+            problem = _difference(Path(folder) / name, entry)
+        except OSError as fault:  # no permission, or another process replaces the folder just now
+            problem = f"cannot be read ({fault.strerror})"
+        if problem:
+            problems.append(f"{name} {problem}")
     return problems
 
 
@@ -163,6 +163,17 @@ class _Entry:
     def __post_init__(self) -> None:
         if not isinstance(self.bytes, int) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"{self} is no number of bytes with a SHA-256")
+
+
+def _difference(path: Path, entry: _Entry) -> str | None:
+    """What is wrong with the file at `path`."""
+    if not path.is_file():
+        return "is missing"
+    if (n_bytes := path.stat().st_size) != entry.bytes:
+        return f"has {n_bytes:,} bytes, not {entry.bytes:,}"
+    if entry.crc32c is not None and CRC_IS_FAST:
+        return None if _crc32c(path, entry.sha256) == entry.crc32c else "was altered (its CRC-32C differs)"
+    return None if sha256_of(path) == entry.sha256 else "was altered (its SHA-256 differs)"
 
 
 def _crc32c(path: Path, sha256: str) -> int:
@@ -184,6 +195,7 @@ def explained(error: type[GlassGPTError], path: Path) -> Iterator[None]:
         errno.EROFS: "That file system is read-only: choose another folder.",
         errno.ENOTDIR: "A part of that path is a file, not a folder.",
         errno.EEXIST: "A part of that path is a file, not a folder.",
+        errno.ENOTEMPTY: "Another process writes there: wait for it, or choose another folder.",
     }
     try:
         yield
@@ -192,15 +204,27 @@ def explained(error: type[GlassGPTError], path: Path) -> Iterator[None]:
         raise error(f"Cannot write {path}: {fault.strerror or fault}. {remedy}") from fault
 
 
-def _refuse_to_destroy(final: Path, error: type[GlassGPTError]) -> None:
+def check_replaceable(final: Path, error: type[GlassGPTError]) -> None:
+    """Raise `error` unless a folder may take the place `final`: free, or of files that we wrote there.
+
+    Files that no manifest of ours lists would be destroyed. Where a disk is mounted there is nothing that
+    could be renamed, and who stands in a folder would stand in a removed one.
+    """
+    final = Path(final).resolve()
     if not final.exists():
         return
     if not final.is_dir():
         raise error(f"{final} is a file, and a folder is to be written there. Choose another name.")
+    if os.path.ismount(final):
+        raise error(f"{final} is where a disk is mounted, and cannot be replaced. Choose a folder inside it.")
+    if _is_current(final):
+        raise error(
+            f"{final} would be replaced, but is the current folder or above it. Choose a folder inside it."
+        )
     try:
         listed = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["files"]
         written = {MANIFEST, *(name.split("/")[0] for name, entry in listed.items() if entry["sha256"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *_NOT_A_MANIFEST):
         written = set()  # there is none, or it is damaged or another program's: nothing here is surely ours
     foreign = sorted(path.name for path in final.iterdir() if path.name not in written)
     if foreign:
@@ -209,6 +233,58 @@ def _refuse_to_destroy(final: Path, error: type[GlassGPTError]) -> None:
             f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}. "
             f"Choose another folder, or move them away."
         )
+
+
+def _take_place(
+    staging: Path, final: Path, replaced: tuple[int, int] | None, error: type[GlassGPTError]
+) -> None:
+    """Rename `staging` to `final`, which is moved aside if it is still the folder `replaced`."""
+    previous = _previous(final)
+    for n_left in reversed(range(RENAME_TRIES)):
+        found = _identity(final)
+        if found not in (None, replaced):
+            raise error(
+                f"{final} was written by another process in the meantime. Choose another folder, or look at "
+                "what is there and write again."
+            )
+        check_replaceable(final, error)
+        try:
+            if found:
+                _discard(previous)
+                os.rename(final, previous)
+            os.rename(staging, final)
+            return
+        except OSError as fault:  # a reader took a write for dead, and put back what was aside
+            if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not n_left:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What stays the same when a folder is renamed. None: there is nothing of that name."""
+    try:
+        status = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_current(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:  # the current folder was removed
+        return False
+
+
+def _discard(folder: Path) -> None:
+    """Remove `folder`, if it is there, under another name: half of it must not be taken for the whole."""
+    if not os.path.exists(folder):
+        return
+    with contextlib.suppress(OSError):  # another process was faster, or it may not be removed
+        rubbish = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            os.rename(folder, rubbish / folder.name)
+        finally:
+            shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def _seal(folder: Path) -> None:

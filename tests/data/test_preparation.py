@@ -2,6 +2,7 @@
 
 import gc
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -196,6 +197,53 @@ def test_what_is_no_dataset_is_never_replaced(tmp_path):
     with pytest.raises(DataError, match="is a file"):
         prepare(Corpus.of(stories(11)), tmp_path / "out" / "thesis.txt", SEPARATED, overwrite=True)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def in_the_second_pass(happens):
+    """A corpus of stories; `happens` while they are tokenised."""
+    passes = itertools.count()
+
+    def read():
+        if next(passes):
+            happens()
+        return (sources.Piece(text, True) for text in stories(11))
+
+    return Corpus("slow", read)
+
+
+def test_a_dataset_that_another_process_wrote_meanwhile_is_kept(tmp_path):
+    corpus = in_the_second_pass(lambda: prepare(Corpus.of(stories(13)), tmp_path / "out", SEPARATED))
+    with pytest.raises(DataError, match="was written by another process in the meantime"):
+        prepare(corpus, tmp_path / "out", SEPARATED)
+    assert TokenShards.open(tmp_path / "out").info.corpus == "texts"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_somebody_put_there_meanwhile_is_kept(tmp_path, overwrite):
+    out = tmp_path / "out"
+    out.mkdir()
+    if overwrite:
+        prepare(Corpus.of(stories(13)), out, SEPARATED)
+    corpus = in_the_second_pass(lambda: (out / "thesis.docx").write_text("mine"))
+    with pytest.raises(DataError, match=r"not written with it: thesis\.docx"):
+        prepare(corpus, out, SEPARATED, overwrite=overwrite)
+    assert (out / "thesis.docx").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["current", "mounted"])
+def test_a_place_that_no_folder_can_take_is_known_before_a_tokenizer_is_trained(tmp_path, monkeypatch, place):
+    (tmp_path / "out").mkdir()
+    if place == "current":
+        monkeypatch.chdir(tmp_path / "out")
+    else:
+        monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
+    with pytest.raises(DataError, match="Choose a folder inside it"):
+        preparation.check_destination(tmp_path / "out", overwrite=False)
+
+
+def test_a_name_that_no_file_system_takes_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"Cannot write .*File name too long"):
+        prepare(Corpus.of(stories(11)), tmp_path / ("x" * 300), SEPARATED)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])

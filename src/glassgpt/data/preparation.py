@@ -30,7 +30,13 @@ from glassgpt.data.shards import (
 from glassgpt.data.split import Part, parts, plan_split
 from glassgpt.data.token_array import check_ids
 from glassgpt.errors import ConfigError, DataError, raise_problems
-from glassgpt.storage import recover_folder, staged_folder, write_atomically
+from glassgpt.storage import (
+    check_replaceable,
+    explained,
+    recover_folder,
+    staged_folder,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -56,8 +62,8 @@ def prepare(
     is told in `glassgpt.data.split`. `n_workers` threads encode it, None takes as many as there are cores.
 
     Raises DataError if there is no text, or `out` holds something already and is not a dataset that
-    `overwrite` allows to be replaced; TokenizerError for text that the tokenizer cannot take; ConfigError
-    for settings out of range.
+    `overwrite` allows to be replaced, or something came there in the meantime; TokenizerError for text that
+    the tokenizer cannot take; ConfigError for settings out of range.
     """
     out = Path(out)
     problems = []
@@ -225,17 +231,20 @@ def _encode_all(
 def check_destination(out: Path, overwrite: bool) -> None:
     """Raise DataError unless `prepare` may write the folder `out`."""
     recover_folder(out)
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file. Choose a folder for the dataset.")
-    if (out / DATASET_FILE).exists():
-        if not overwrite:
+    with explained(DataError, out):
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{out} is a file. Choose a folder for the dataset.")
+        if (out / DATASET_FILE).exists():
+            if not overwrite:
+                raise DataError(
+                    f"{out} already holds a dataset. Choose another folder, or pass overwrite=True "
+                    "(--overwrite)."
+                )
+        elif out.exists() and any(out.iterdir()):
             raise DataError(
-                f"{out} already holds a dataset. Choose another folder, or pass overwrite=True (--overwrite)."
+                f"{out} is not empty and is not a dataset (it has no {DATASET_FILE}). Choose another folder."
             )
-    elif out.exists() and any(out.iterdir()):
-        raise DataError(
-            f"{out} is not empty and is not a dataset (it has no {DATASET_FILE}). Choose another folder."
-        )
+        check_replaceable(out, DataError)
 
 
 def _n_cores() -> int:
