@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -129,12 +129,15 @@ def recover_folder(final: Path) -> None:
             os.rename(previous, final)
 
 
-def folder_problems(folder: Path) -> list[str]:
-    """What differs between `folder` and its manifest: a line each, none when it is whole."""
+def folder_problems(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+    """What differs between `folder` and its manifest: a line each, none when it is whole.
+
+    `names` are the files to look at; None looks at all that the manifest lists.
+    """
     manifest = Path(folder) / MANIFEST
     try:
         listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        expected = {name: _Entry(**entry) for name, entry in listed.items()}
+        expected = {name: _Entry(**listed[name]) for name in names or listed.keys()}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except (OSError, *_NOT_A_MANIFEST) as fault:

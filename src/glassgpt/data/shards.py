@@ -9,15 +9,14 @@ folder/
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glassgpt.data.token_array import TokenArray, check_ids
-from glassgpt.errors import DataError, raise_problems
-from glassgpt.storage import recover_folder, sha256_of
+from glassgpt.errors import DataError, TokenizerError, raise_problems
+from glassgpt.storage import MANIFEST, folder_problems, recover_folder, sha256_of
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -71,7 +70,7 @@ class DatasetInfo:
 
     @classmethod
     def from_json(cls, text: str) -> "DatasetInfo":
-        """Raises ValueError, KeyError or TypeError for anything but `to_json`'s form."""
+        """Raises ValueError, KeyError, TypeError or RecursionError for anything but `to_json`'s form."""
         values = json.loads(text)
         if (found := values.pop("format")) != FORMAT:
             raise ValueError(f"its format is {found!r}, not {FORMAT}")
@@ -95,26 +94,32 @@ def dtype_for(vocab_size: int) -> str:
 
 
 class TokenShards:
-    """A tokenised corpus in a folder, parted into `train` and `val`."""
+    """A tokenised corpus in a folder, parted into `train` and `val`.
+
+    Both are mapped from the beginning, so that another version in the same folder mixes with neither.
+    """
 
     def __init__(self, folder: Path, info: DatasetInfo) -> None:
         self.folder = folder
         self.info = info
+        self.train = self._tokens(info.train)
+        self.val = self._tokens(info.val)
 
     @classmethod
     def open(cls, folder: Path | str, *, verify: bool | None = None) -> "TokenShards":
         """Open what `prepare` has written.
 
-        The size of every shard is checked. `verify=True` also checks their SHA-256 and that every id is in
-        the vocabulary, which reads them all; None does so for datasets of up to 64 MiB.
+        The size of every shard is checked, and what describes them against the manifest, where there is one.
+        `verify=True` also checks their SHA-256 and that every id is in the vocabulary, which reads them all;
+        None does so for datasets of up to 64 MiB.
 
         Raises DataError naming all that is missing, cut short, altered or not as described.
         """
         folder = Path(folder)
         recover_folder(folder)
-        dataset = cls(folder, _read_info(folder))
-        raise_problems(DataError, dataset._problems(verify), f"The dataset in {folder}")
-        return dataset
+        info = _read_info(folder)
+        raise_problems(DataError, _problems(folder, info, verify), f"The dataset in {folder}")
+        return cls(folder, info)
 
     @property
     def vocab_size(self) -> int:
@@ -133,14 +138,6 @@ class TokenShards:
     def val_bytes(self) -> int:
         """UTF-8 bytes behind `val`."""
         return self.info.val.n_bytes
-
-    @cached_property
-    def train(self) -> TokenArray:
-        return self._tokens(self.info.train)
-
-    @cached_property
-    def val(self) -> TokenArray:
-        return self._tokens(self.info.val)
 
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer that made the ids. Raises DataError if the one in the folder is another."""
@@ -161,34 +158,37 @@ class TokenShards:
         ]
         return TokenArray(shards, vocab_size=self.vocab_size)
 
-    def _problems(self, verify: bool | None) -> list[str]:
-        width = np.dtype(self.info.dtype).itemsize
-        shards = [*self.info.train.shards, *self.info.val.shards]
-        problems = (
-            [] if (self.folder / TOKENIZER_FILE).is_file() else [_problem(TOKENIZER_FILE, "is missing")]
-        )
+
+def _problems(folder: Path, info: DatasetInfo, verify: bool | None) -> list[str]:
+    width = np.dtype(info.dtype).itemsize
+    shards = [*info.train.shards, *info.val.shards]
+    problems = []
+    if not (folder / TOKENIZER_FILE).is_file():
+        problems.append(_problem(TOKENIZER_FILE, "is missing"))
+    elif (folder / MANIFEST).exists():
+        found = folder_problems(folder, [DATASET_FILE, TOKENIZER_FILE])
+        problems += [f"{difference}. Prepare the corpus again." for difference in found]
+    for shard in shards:
+        path = folder / shard.file
+        if not path.is_file():
+            problems.append(_problem(shard.file, "is missing"))
+        elif (n_bytes := path.stat().st_size) != width * shard.n_tokens:
+            problems.append(_problem(shard.file, f"has {n_bytes:,} bytes, not {width * shard.n_tokens:,}"))
+    if verify is None:
+        verify = width * sum(shard.n_tokens for shard in shards) <= VERIFIED_AT_ONCE_BYTES
+    if verify and not problems:
+        problems = [
+            _problem(shard.file, "was altered (its SHA-256 differs)")
+            for shard in shards
+            if sha256_of(folder / shard.file) != shard.sha256
+        ]
+    if verify and not problems:
         for shard in shards:
-            path = self.folder / shard.file
-            if not path.is_file():
-                problems.append(_problem(shard.file, "is missing"))
-            elif (n_bytes := path.stat().st_size) != width * shard.n_tokens:
-                problems.append(
-                    _problem(shard.file, f"has {n_bytes:,} bytes, not {width * shard.n_tokens:,}")
-                )
-        if verify is None:
-            verify = width * sum(shard.n_tokens for shard in shards) <= VERIFIED_AT_ONCE_BYTES
-        if verify and not problems:
-            problems = [
-                _problem(shard.file, "was altered (its SHA-256 differs)")
-                for shard in shards
-                if sha256_of(self.folder / shard.file) != shard.sha256
-            ]
-        if verify and not problems:
-            for shard in shards:
-                check_ids(
-                    np.memmap(self.folder / shard.file, dtype=self.info.dtype, mode="r"), self.vocab_size
-                )
-        return problems
+            try:
+                check_ids(np.memmap(folder / shard.file, dtype=info.dtype, mode="r"), info.vocab_size)
+            except TokenizerError as fault:
+                problems.append(f"{shard.file} does not go with {DATASET_FILE}: {fault}")
+    return problems
 
 
 def _problem(file: str, what: str) -> str:
@@ -205,7 +205,7 @@ def _read_info(folder: Path) -> DatasetInfo:
         ) from None
     except OSError as fault:
         raise DataError(f"Cannot read {path}: {fault.strerror}. Check the path.") from fault
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise DataError(
             f"{path} does not describe a dataset ({type(fault).__name__}: {fault}). Prepare the corpus again."
         ) from fault
