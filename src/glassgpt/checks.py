@@ -15,8 +15,13 @@ def is_count(value: object, lowest: int) -> TypeGuard[int]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A whole or fractional number that is not infinite and not nan."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A whole or fractional number that is not infinite, not nan, and not too large for a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_positive(value: object) -> TypeGuard[float]:

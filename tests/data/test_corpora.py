@@ -1,13 +1,16 @@
 """Corpora by name and by path."""
 
+import errno
 import gzip
 import hashlib
+import os
 import re
+from pathlib import Path
 
 import pytest
 
 from glassgpt.data import CORPUS_NAMES, Corpus, corpora, read_corpus
-from glassgpt.errors import DataError, DownloadError
+from glassgpt.errors import DataError, DownloadError, TokenizerError
 from tests.data.misbehaving_server import Server, good
 
 BODY = b"To be, or not to be: " * 9973
@@ -85,6 +88,56 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, source):
     assert list(read_corpus(source).documents()) == ["at home"]
 
 
+def test_a_path_is_never_the_name_of_a_corpus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("embedded", "the-verdict", "-"):
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+        assert list(read_corpus(Path(name)).documents()) == ["mine"]
+
+
+def test_an_empty_name_is_an_error_and_not_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("private", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"name of the corpus is empty\. Corpora: embedded, "):
+        read_corpus("")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/*.txt", "a\0b"])
+def test_a_name_that_no_file_can_have_is_an_error(name):
+    with pytest.raises(DataError, match=r"Cannot read x+.*File name too long|There is no corpus"):
+        read_corpus(name)
+
+
+def test_a_link_to_a_file_that_is_gone_is_an_error(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(DataError, match=r"Cannot read .*a\.txt: No such file"):
+        read_corpus(tmp_path)
+
+
+def test_a_folder_inside_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("open", encoding="utf-8")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"Cannot read .*closed: Permission denied\. Ask for"):
+        read_corpus(tmp_path)
+
+
+def test_a_link_to_a_folder_is_not_followed(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("here", encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("there", encoding="utf-8")
+    (tmp_path / "texts" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert list(read_corpus(tmp_path / "texts").documents()) == ["here"]
+
+
 def test_a_folder_without_text_is_an_error(tmp_path):
     (tmp_path / "a.png").write_text("")
     with pytest.raises(DataError, match=r"holds no text: none of its files ends in \.txt"):
@@ -96,6 +149,18 @@ def test_an_empty_text_is_an_error(tmp_path, text):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(DataError, match=r"a\.txt holds no text"):
         list(read_corpus(tmp_path / "a.txt").documents())
+
+
+def test_one_string_is_one_document_and_not_its_characters():
+    assert list(Corpus.of("To be, or not to be").documents()) == ["To be, or not to be"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a\ud800b", "lone surrogate, U\\+D800"), (b"bytes", "got bytes")]
+)
+def test_what_is_no_text_is_refused_at_once(text, message):
+    with pytest.raises(TokenizerError, match=message):
+        Corpus.of(["fine", text])
 
 
 def test_texts_in_memory_are_a_corpus():

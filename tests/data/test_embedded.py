@@ -1,5 +1,8 @@
 """The texts that Python carries: they differ between versions, so properties are tested, not words."""
 
+import errno
+import io
+import os
 import re
 import sysconfig
 
@@ -47,6 +50,43 @@ def test_a_cache_gives_the_same_documents_and_is_optional(documents, tmp_path, m
     assert list(embedded.python_docs()) == documents  # now from the file
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path / "file"))  # nothing can be written beneath a file
+    assert list(embedded.python_docs()) == documents
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda whole: whole[: len(whole) // 3],
+        lambda whole: whole[:100_003] + b"\xff" + whole[100_004:],
+        lambda whole: whole[:100_003] + bytes([whole[100_003] ^ 1]) + whole[100_004:],
+        lambda whole: b"",
+    ],
+    ids=["cut", "not UTF-8", "altered", "empty"],
+)
+def test_a_damaged_cache_is_written_again(documents, tmp_path, monkeypatch, damaged):
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
+    assert list(embedded.python_docs()) == documents
+    (path,) = (tmp_path / "corpora").iterdir()
+    whole = path.read_bytes()
+
+    path.write_bytes(damaged(whole))
+
+    assert list(embedded.python_docs()) == documents
+    assert path.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_read_costs_time_and_nothing_else(documents, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
+    assert list(embedded.python_docs()) == documents
+    (path,) = (tmp_path / "corpora").iterdir()
+    opened = io.open
+
+    def closed(file, *args, **kwargs):
+        if file == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", closed)
     assert list(embedded.python_docs()) == documents
 
 

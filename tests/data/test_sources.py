@@ -1,5 +1,6 @@
 """Documents out of files: exact text, exact offsets, pieces whose ids are those of the whole."""
 
+import codecs
 import gzip
 import io
 import json
@@ -54,6 +55,14 @@ def test_a_compressed_file_reads_as_the_file_itself(tmp_path):
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n{"text": "two"}\n'))
     assert documents(read_file(tmp_path / "a.txt.gz")) == ["Grüße"]
     assert documents(read_file(tmp_path / "b.jsonl.gz")) == ["one", "two"]
+
+
+def test_a_suffix_in_capitals_is_the_same_suffix(tmp_path):
+    (tmp_path / "A.JSONL").write_bytes(b'{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "B.Jsonl.GZ").write_bytes(gzip.compress(b'{"text": "three"}\n'))
+    (tmp_path / "C.TXT.GZ").write_bytes(gzip.compress(b"four"))
+    texts = [documents(read_file(tmp_path / name)) for name in ("A.JSONL", "B.Jsonl.GZ", "C.TXT.GZ")]
+    assert texts == [["one", "two"], ["three"], ["four"]]
 
 
 @given(
@@ -126,6 +135,15 @@ def test_bad_bytes_in_jsonl_have_their_offset_in_the_file(tmp_path):
         list(read_file(tmp_path / "a.jsonl"))
 
 
+def test_a_byte_order_mark_before_jsonl_counts_in_offsets_and_is_dropped(tmp_path):
+    line = codecs.BOM_UTF8 + b'{"text": "one"}\n'
+    (tmp_path / "a.jsonl").write_bytes(line)
+    assert documents(read_file(tmp_path / "a.jsonl")) == ["one"]
+    (tmp_path / "a.jsonl").write_bytes(line + b'{"text": "\xff"}\n')
+    with pytest.raises(DataError, match=rf"offset {len(line) + 10} "):
+        list(read_file(tmp_path / "a.jsonl"))
+
+
 def test_jsonl_gives_the_chosen_field_of_each_line(tmp_path):
     rows = [{"text": "one", "body": "eins"}, {"text": "two <|endoftext|> three", "body": "zwei"}]
     (tmp_path / "a.jsonl").write_text("\n\n".join(map(json.dumps, rows)) + "\n")
@@ -138,6 +156,7 @@ def test_jsonl_gives_the_chosen_field_of_each_line(tmp_path):
     [
         ('{"text": "cut', r"line 2, is not JSON"),
         ('["text"]', r"line 2, holds a list"),
+        ("[" * 100_000, r"line 2, is not JSON"),
         (
             '{"body": "x", "n": 3}',
             r"line 2, has no text in field 'text'\. Fields with text: body\. .*glassgpt prepare --field NAME",

@@ -304,6 +304,11 @@ def test_the_learning_rate_cannot_rise():
         SkipGramConfig(lr=1e-5)
 
 
+def test_a_number_that_no_float_holds_is_out_of_range():
+    with pytest.raises(ConfigError, match=r"lr=10+ must be a positive number"):
+        SkipGramConfig(lr=10**400)
+
+
 def test_every_setting_out_of_range_is_named():
     with pytest.raises(ConfigError, match=r"(?s)d_vector=0.*window=1\.5.*lr=-1.*subsample=nan.*seed=-3"):
         SkipGramConfig(d_vector=0, window=1.5, lr=-1, subsample=float("nan"), seed=-3)

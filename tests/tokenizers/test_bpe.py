@@ -50,6 +50,17 @@ def test_a_batch_holds_the_ids_of_each_text_in_order(special_tokens, n_workers):
     assert [array.tolist() for array in batch] == [tokenizer.encode(text) for text in texts]
 
 
+def test_one_string_is_a_batch_of_one_text_and_not_its_characters():
+    (array,) = TOKENIZER.encode_batch(TEXT)
+    assert array.tolist() == TOKENIZER.encode(TEXT)
+
+
+def test_a_long_piece_is_merged_by_arrays_in_an_array_too(monkeypatch):
+    monkeypatch.setattr(TOKENIZER, "_tiktoken", None)  # which would take n² steps for it in some releases
+    piece = "ab" * 10_007
+    assert TOKENIZER.encode_array(piece).tolist() == TOKENIZER.encode(piece)
+
+
 @given(UNICODE)
 @settings(deadline=None, max_examples=300)
 def test_ids_do_not_depend_on_the_way_taken_for_long_pieces(text):

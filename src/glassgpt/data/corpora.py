@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from glassgpt.data import embedded
 from glassgpt.data.download import Expected, download
-from glassgpt.data.sources import TEXT_SUFFIXES, Piece, StandardInput, document_pieces, read_file
+from glassgpt.data.sources import TEXT_SUFFIXES, Piece, StandardInput, document_pieces, read_file, readable
 from glassgpt.errors import DataError
 from glassgpt.storage import cache_folder
+from glassgpt.tokenizers.interface import each_text
 
 
 class _Download(NamedTuple):
@@ -92,41 +93,49 @@ class Corpus:
                 parts = []
 
     @classmethod
-    def of(cls, texts: Iterable[str], name: str = "texts") -> "Corpus":
-        """A corpus of documents in memory."""
-        kept = list(texts)
+    def of(cls, texts: str | Iterable[str], name: str = "texts") -> "Corpus":
+        """A corpus of documents in memory; a single string is one document.
+
+        Raises TokenizerError for what is no text, or text that UTF-8 cannot hold.
+        """
+        kept = list(each_text(texts))
         return cls(name, lambda: _pieces(kept), sum(map(len, kept)))
 
 
 def read_corpus(source: str | os.PathLike[str], *, field: str = "text") -> Corpus:
     """Open a named corpus, a file, a folder, a glob pattern, or - for standard input.
 
-    Names come first: write ./embedded for a file of that name. A folder stands for its .txt, .text, .md,
-    .rst and .jsonl files, .gz of these included, in all its folders that are not hidden; a glob pattern
-    (** for folders) for every file that fits. Documents are what lies between <|endoftext|> in a text
-    file, and `field` of each line in a .jsonl file. A corpus that is not in `cache_folder()/corpora` is
-    downloaded there.
+    Names come first: for a file of that name write ./embedded, or give a Path. A folder stands for its .txt,
+    .text, .md, .rst and .jsonl files, .gz of these included, in all its folders that are neither hidden nor
+    symbolic links; a glob pattern (** for folders) for every file that fits. Documents are what lies between
+    <|endoftext|> in a text file, and `field` of each line in a .jsonl file. A corpus that is not in
+    `cache_folder()/corpora` is downloaded there.
 
-    Raises DataError if there is nothing of that name, DownloadError if a corpus cannot be fetched.
+    Raises DataError if there is nothing of that name or it cannot be read, DownloadError if a corpus cannot
+    be fetched.
     """
-    name = os.fspath(source)
-    if name in _EMBEDDED:
-        documents = _EMBEDDED[name]
-        return Corpus(name, lambda: _pieces(documents()))
-    if name in _DOWNLOADS:
-        return _files(name, [_fetched(name)], field)
-    if name == "-":
-        return Corpus("standard input", StandardInput().pieces)
-    name = os.path.expanduser(name)  # a shell leaves the ~ of a quoted pattern
+    if not source:
+        raise DataError(f"The name of the corpus is empty. Corpora: {', '.join(CORPUS_NAMES)}.")
+    if isinstance(source, str):
+        if source in _EMBEDDED:
+            documents = _EMBEDDED[source]
+            return Corpus(source, lambda: _pieces(documents()))
+        if source in _DOWNLOADS:
+            return _files(source, [_fetched(source)], field)
+        if source == "-":
+            return Corpus("standard input", StandardInput().pieces)
+    name = os.path.expanduser(source)  # a shell leaves the ~ of a quoted pattern
     path = Path(name)
-    if path.is_dir():
+    with readable(path):
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
         if files := _text_files(path):
             return _files(name, files, field)
         raise DataError(
             f"The folder {name} holds no text: none of its files ends in {', '.join(TEXT_SUFFIXES)} "
             f"(or that and .gz). For other files give a pattern, such as '{path / '**' / '*.tex'}'."
         )
-    if path.exists():
+    if is_there:
         return _files(name, [path], field)
     if files := [Path(match) for match in sorted(glob.glob(name, recursive=True)) if os.path.isfile(match)]:
         return _files(name, files, field)
@@ -138,7 +147,11 @@ def _files(name: str, files: list[Path], field: str) -> Corpus:
         for file in files:
             yield from read_file(file, field)
 
-    return Corpus(name, read, sum(file.stat().st_size for file in files))
+    n_bytes = 0
+    for file in files:
+        with readable(file):
+            n_bytes += file.stat().st_size
+    return Corpus(name, read, n_bytes)
 
 
 def _pieces(documents: Iterable[str]) -> Iterator[Piece]:
@@ -148,7 +161,7 @@ def _pieces(documents: Iterable[str]) -> Iterator[Piece]:
 
 def _text_files(folder: Path) -> list[Path]:
     found = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             Path(root) / name
@@ -156,6 +169,13 @@ def _text_files(folder: Path) -> list[Path]:
             if not name.startswith(".") and name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES)
         ]
     return sorted(found)
+
+
+def _refuse(fault: OSError) -> None:
+    raise DataError(
+        f"Cannot read {fault.filename}: {fault.strerror}. Ask for the permission, or name what is to be read "
+        "by a pattern."
+    ) from fault
 
 
 def _fetched(name: str) -> Path:

@@ -60,14 +60,15 @@ def python_docs() -> Iterator[str]:
 
     Raises DataError where Python was installed without the source of its library.
     """
-    kept = _cache_file()
-    if kept.is_file():
-        yield from kept.read_text(encoding="utf-8").split(END_OF_TEXT)
+    path = _cache_file()
+    if (kept := _kept(path)) is not None:
+        yield from kept.split(END_OF_TEXT)
         return
     documents = _gathered()
+    text = END_OF_TEXT.join(documents).encode("utf-8")
     # A cache that cannot be written costs some seconds the next time, and nothing else.
     with contextlib.suppress(DataError):
-        write_atomically(kept, END_OF_TEXT.join(documents), DataError)
+        write_atomically(path, _digest(text) + b"\n" + text, DataError)
     yield from documents
 
 
@@ -164,6 +165,19 @@ def _library_files() -> list[Path]:
 
 def _source(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _kept(path: Path) -> str | None:
+    """The text in the cache, under a line with its SHA-256; None when it is not there, or not that text."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return text.decode("utf-8") if digest == _digest(text) else None
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode("ascii")
 
 
 def _cache_file() -> Path:

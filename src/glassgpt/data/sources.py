@@ -44,16 +44,17 @@ def read_file(path: Path, field: str = "text") -> Iterator[Piece]:
     """The documents of one file.
 
     A .jsonl file holds one in `field` of each line; any other file is one document, or several with
-    <|endoftext|> between them. Documents of white space alone are left out.
+    <|endoftext|> between them; both also as .gz, in letters of any case. Documents of white space alone are
+    left out.
 
     Raises DataError for a file that cannot be read, is not UTF-8 (with the offset of the byte), or whose
     JSON is not as expected (with the number of the line).
     """
-    with readable(path, "Fetch or compress it again."), open(path, "rb") as raw:
-        is_gzip = path.suffix == ".gz"
+    with readable(path), open(path, "rb") as raw:
+        name = path.name.lower()
+        is_gzip = name.endswith(".gz")
         file: BinaryIO = gzip.GzipFile(fileobj=raw) if is_gzip else raw  # type: ignore[assignment]
-        inner = path.with_suffix("").suffix if is_gzip else path.suffix
-        if inner == ".jsonl":
+        if name.removesuffix(".gz").endswith(".jsonl"):
             yield from _read_jsonl(file, str(path), field)
         else:
             yield from split_documents(decoded(file, str(path)))
@@ -159,7 +160,7 @@ def _read_jsonl(file: BinaryIO, name: str, field: str) -> Iterator[Piece]:
             record = json.loads(line.decode("utf-8")) if line.strip() else None
         except UnicodeDecodeError as fault:
             raise _not_utf8(name, offset + fault.start, fault) from fault
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise DataError(f"{where}, is not JSON: {fault}. Each line must hold one object.") from fault
         offset += len(line)
         if record is None:
@@ -197,7 +198,7 @@ def _not_utf8(name: str, offset: int, fault: UnicodeDecodeError) -> DataError:
 
 
 @contextlib.contextmanager
-def readable(path: Path, remedy: str) -> Iterator[None]:
+def readable(path: Path, remedy: str = "Fetch or compress it again.") -> Iterator[None]:
     """Turn what goes wrong in reading `path` into a DataError; `remedy` is for a gzip file that is cut."""
     try:
         yield

@@ -61,13 +61,16 @@ class Tokenizer(Protocol):
         """The ids that `encode` gives, as an array. Raises as it does."""
         return np.array(self.encode(text), dtype=np.int64)
 
-    def encode_batch(self, texts: Iterable[str], n_workers: int | None = None) -> list[NDArray[np.integer]]:
+    def encode_batch(
+        self, texts: str | Iterable[str], n_workers: int | None = None
+    ) -> list[NDArray[np.integer]]:
         """`encode_array` of each text, in `n_workers` threads; None takes as many as Python thinks fit.
 
-        Threads help where the work is done outside Python, as byte-pair encoding is.
+        A single string is one text, as in training. Threads help where the work is done outside Python, as
+        byte-pair encoding is.
         """
         with ThreadPoolExecutor(n_workers) as pool:
-            return list(pool.map(self.encode_array, texts))
+            return list(pool.map(self.encode_array, [texts] if isinstance(texts, str) else texts))
 
     @property
     def end_of_text_id(self) -> int | None:
