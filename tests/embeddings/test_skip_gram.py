@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from glassgpt.by_hand import skip_gram as by_hand
-from glassgpt.embeddings import SkipGram, SkipGramConfig, train_skip_gram
+from glassgpt.embeddings import SkipGram, SkipGramConfig, pairs, train_skip_gram
 from glassgpt.embeddings.pairs import (
     count_words,
     draw_noise,
@@ -155,6 +155,17 @@ def test_noise_comes_as_often_as_count_to_the_three_quarters():
     assert shares[3] > 0
 
 
+def test_rare_words_of_a_large_vocabulary_get_no_more_than_their_share(monkeypatch):
+    monkeypatch.setattr(pairs, "URN_SLOTS", 101)
+    counts = torch.tensor([10_000] * 53 + [1] * 5_003)
+    expected = counts.double() ** 0.75 / (counts.double() ** 0.75).sum()
+
+    shares = torch.bincount(noise_urn(counts, 0.75)).double() / len(noise_urn(counts, 0.75))
+
+    # 16 slots a word on average: rounding takes less than a twentieth from the share of all frequent words.
+    assert shares[:53].sum() > 0.95 * expected[:53].sum()
+
+
 def test_pairs_are_neighbours_within_the_window_and_the_sentence():
     token_ids, sentence_ids = torch.arange(13), torch.tensor([0] * 8 + [1] * 5)
     seen = set()
@@ -162,10 +173,7 @@ def test_pairs_are_neighbours_within_the_window_and_the_sentence():
     for _ in range(50):
         seen |= set(
             zip(
-                *(
-                    pairs.tolist()
-                    for pairs in draw_pairs(token_ids, sentence_ids, torch.ones(13), 3, generator)
-                ),
+                *(ids.tolist() for ids in draw_pairs(token_ids, sentence_ids, torch.ones(13), 3, generator)),
                 strict=True,
             )
         )
@@ -260,7 +268,7 @@ def test_the_learning_rate_falls_linearly_from_lr_to_min_lr(monkeypatch):
 def test_training_takes_one_thread_and_gives_the_others_back():
     torch.set_num_threads(2)
     seen = []
-    config = SkipGramConfig(d_vector=3, min_count=1, n_epochs=1)
+    config = SkipGramConfig(d_vector=3, min_count=1, n_epochs=1, subsample=0.0)
 
     train_skip_gram(two_topics(2), config, on_epoch=lambda *_: seen.append(torch.get_num_threads()))
 
@@ -285,6 +293,7 @@ def test_the_vectors_are_a_copy(trained):
         ([["once", "upon"]], "Of 2 different words 0 come min_count=5 times"),
         ([["a"], ["b"]] * 9, "No two of the 2 words"),
         (["a string"], "is a string"),
+        ([["a", "b"] * 5], r"Nothing was learnt: of 10 words subsample=0\.001 left no two.*subsample=0\."),
     ],
 )
 def test_a_text_with_nothing_to_learn_from_is_refused(sentences, problem):

@@ -195,7 +195,7 @@ def test_words_that_are_not_utf8_are_refused_or_read_as_gensim_reads_them(tmp_pa
 
 # Anything but what ends a word, and surrogates, which no UTF-8 file can hold.
 ODD_WORDS = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1)
-FINITE = st.floats(-(2.0**60), 2.0**60, width=32)  # the square of 2⁶⁴ is no float32
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
 @settings(max_examples=60, deadline=None)
@@ -222,6 +222,17 @@ def test_a_word_that_the_format_cannot_hold_is_not_written(tmp_path, word):
     with pytest.raises(DataError, match="cannot be written"):
         write_word2vec(WordVectors([word], [[1, 2]]), tmp_path / "v.txt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_longest_word_that_is_read_is_the_longest_that_is_written(tmp_path, name):
+    vectors = WordVectors(["x" * 4096, "ä" * 2048, "b"], np.arange(1, 7).reshape(3, 2))
+    write_word2vec(vectors, tmp_path / name)
+    assert_same(load_word2vec(tmp_path / name), vectors.words, vectors.vectors)
+
+    with pytest.raises(DataError, match=r"ä'… cannot be written: it has 4,098 bytes.*at most 4,096"):
+        write_word2vec(WordVectors(["ä" * 2049], [[1, 2]]), tmp_path / f"long {name}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_same_vectors_make_the_same_packed_file(tmp_path, random_vectors):

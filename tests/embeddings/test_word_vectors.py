@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glassgpt.embeddings import WordVectors
+from glassgpt.embeddings import WordVectors, word_vectors
 from glassgpt.errors import ConfigError, DataError, TokenizerError
 
 FLOAT32 = 1e-6  # both sides compute in float32; the numbers are about 1
@@ -83,6 +83,54 @@ def test_of_equal_scores_the_word_that_stands_first_comes_first():
     assert [word for word, _ in vectors.nearest("d", 6)] == list("abcefg")
 
 
+def test_of_equal_scores_the_first_words_are_taken_also_where_not_all_find_room():
+    equal = WordVectors([f"w{i}" for i in range(40)], np.ones((40, 3)))
+    assert [word for word, _ in equal.nearest("w0", 3)] == ["w1", "w2", "w3"]
+
+    # Directions of two numbers that are 0 or 1: three scores, in no order.
+    corners = np.random.default_rng(0).integers(0, 2, (997, 2)).astype(np.float32)
+    vectors = WordVectors([f"w{i}" for i in range(997)], corners)
+    scores = {(0, 0): 0.0, (0, 1): 0.0, (1, 1): 0.5**0.5, (1, 0): 1.0}
+    by_score = sorted(range(997), key=lambda i: -scores[tuple(corners[i].astype(int))])  # sorted is stable
+    for n in (1, 101, 300, 600, 997):
+        assert [word for word, _ in vectors.nearest([1, 0], n)] == [f"w{i}" for i in by_score[:n]]
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-30, 1e-25, 1e-12, 3e19, 1e38])
+def test_neither_small_nor_large_numbers_change_a_direction(size):
+    words, matrix = ["east", "north", "northeast", "west"], np.array([[3, 0], [0, 2], [2, 2], [-1, 0]])
+    vectors = WordVectors(words, (matrix * size).astype(np.float32))
+    few_digits = 0.2 if size == 1e-44 else FLOAT32  # the smallest float32 is 1.4e-45
+
+    assert vectors.similarity("east", "west") == pytest.approx(-1)
+    assert vectors.similarity("east", "northeast") == pytest.approx(0.5**0.5, abs=few_digits)
+    nearest = vectors.nearest("east", 3)
+    assert [word for word, _ in nearest] == ["northeast", "north", "west"]
+    np.testing.assert_allclose([s for _, s in nearest], [0.5**0.5, 0, -1], rtol=0, atol=few_digits)
+    assert vectors.analogy(["east", "north"], n=2)[0] == ("northeast", pytest.approx(1, abs=few_digits))
+
+
+@pytest.mark.parametrize("query", [[0, 3e19], [0, 1e-30], [0, 1e300], [0, 5e-324]])
+def test_nor_do_they_in_a_query(query):
+    vectors = WordVectors(["east", "north"], [[3, 0], [0, 5]])
+
+    assert vectors.nearest(query) == [("north", 1.0), ("east", 0.0)]
+
+
+def test_many_extreme_vectors_are_taken_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(word_vectors, "ROWS_AT_ONCE", 5)
+    random = np.random.default_rng(1).normal(size=(53, 7))
+    words = [f"w{i}" for i in range(53)]
+    sizes = np.resize([1e-40, 1, 1e-20, 1e30, 0], 53)[:, None]
+    some = WordVectors(words, (random * sizes).astype(np.float32))
+    plain = WordVectors(words, random * (sizes > 0))
+
+    ours, expected = dict(some.nearest("w1", 52)), dict(plain.nearest("w1", 52))
+    for word, score in expected.items():
+        few_digits = 1e-3 if words.index(word) % 5 == 0 else FLOAT32  # 1e-40 has 5 digits
+        assert ours[word] == pytest.approx(score, abs=few_digits)
+
+
 def test_a_vector_of_zeros_is_similar_to_nothing():
     vectors = WordVectors(["none", "some", "more"], [[0, 0], [1, 0], [1, 1]])
 
@@ -129,7 +177,7 @@ def test_all_unknown_words_of_a_question_are_named():
         ([], np.ones((0, 3)), "0 words"),
         (["a", "b", "a"], np.eye(3), "'a' comes more than once"),
         (["a", "b"], [[1, 2], [3, np.nan]], "'b' holds nan"),
-        (["a", "b"], [[np.inf, 2], [3, 4]], "'a' holds nan, infinity"),
+        (["a", "b"], [[np.inf, 2], [3, 4]], "'a' holds nan or infinity"),
     ],
 )
 def test_words_and_vectors_that_do_not_go_together_are_refused(words, matrix, problem):

@@ -100,7 +100,8 @@ def train_skip_gram(
     Windows do not reach from one sentence into the next. `on_epoch` is called before the first epoch, with
     0, and after each with its number.
 
-    Raises DataError if no two words that come often enough are neighbours, ConfigError if training diverges.
+    Raises DataError if no two words that come often enough are neighbours, or subsampling left none beside
+    each other, ConfigError if training diverges.
     """
     config = config or SkipGramConfig()
     texts = [_words(sentence) for sentence in sentences]
@@ -117,6 +118,7 @@ def train_skip_gram(
     urn = noise_urn(frequencies, config.noise_power)
     batch_pairs = config.batch_pairs or min(256, 1 + len(counts) // 6)
 
+    n_pairs = 0
     if on_epoch:
         on_epoch(0, model)
     for epoch in range(config.n_epochs):
@@ -125,6 +127,7 @@ def train_skip_gram(
             words, contexts = draw_pairs(
                 token_ids[passage], sentence_ids[passage], keep, config.window, model.generator
             )
+            n_pairs += len(words)
             for first in range(0, len(words), batch_pairs):
                 batch = slice(first, first + batch_pairs)
                 noise = draw_noise(urn, len(words[batch]), config.n_negatives, model.generator)
@@ -139,6 +142,11 @@ def train_skip_gram(
             )
         if on_epoch:
             on_epoch(epoch + 1, model)
+    if not n_pairs:
+        raise DataError(
+            f"Nothing was learnt: of {len(token_ids):,} words subsample={config.subsample} left no two "
+            "beside each other. Give more text, or subsample=0."
+        )
     return model
 
 

@@ -73,8 +73,8 @@ def write_word2vec(vectors: WordVectors, path: str | Path, *, binary: bool | Non
     `binary=None` makes files binary whose names end in .bin or .bin.gz, and others text. Text gives each
     number just the digits that bring the same float32 back.
 
-    Raises DataError for words that the format cannot hold (empty, not UTF-8, with a space or a newline)
-    and when the disk will not take the file.
+    Raises DataError for words that the format cannot hold (empty, not UTF-8, with a space or a newline) or
+    that are longer than `load_word2vec` takes, and when the disk will not take the file.
     """
     path = Path(path)
     if binary is None:
@@ -84,6 +84,11 @@ def write_word2vec(vectors: WordVectors, path: str | Path, *, binary: bool | Non
             raise DataError(
                 f"{word!r} cannot be written: a word in a word2vec file is UTF-8, is not empty, and has no "
                 "space and no newline. Put _ for a space, as Google does."
+            )
+        if len(word.encode("utf-8")) > LONGEST_WORD:
+            raise DataError(
+                f"{word[:40]!r}… cannot be written: it has {len(word.encode('utf-8')):,} bytes, and a word "
+                f"has at most {LONGEST_WORD:,}. Leave it out."
             )
     with staged_file(path, DataError) as file, contextlib.ExitStack() as stack:
         if path.suffix == ".gz":  # no name and no time inside: the same vectors make the same file

@@ -1,13 +1,15 @@
 """Words and their vectors, and the questions one asks of them."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glassgpt.errors import ConfigError, DataError, TokenizerError, raise_problems
 
+ROWS_AT_ONCE = 4096
+SMALLEST_SQUARE = 1e-28  # of a float32 vector's length: below it the squares of its numbers lose digits
 N_FREQUENT = 100_000  # where near spellings are looked for: word2vec files put frequent words first
 
 
@@ -21,12 +23,13 @@ class WordVectors:
     def __init__(self, words: Sequence[str], vectors: ArrayLike) -> None:
         """Keep `vectors` as float32, without a copy where they are that already.
 
+        An array of yours that is kept so must not change any more: the lengths are measured once, here.
         Raises DataError unless there is one vector for each word, no word comes twice, and all numbers are
         finite.
         """
         self.words = list(words)
         self.vectors: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32).view()
-        self.vectors.flags.writeable = False  # or the norms, measured once, would no longer be theirs
+        self.vectors.flags.writeable = False
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.words) or not self.words:
             raise DataError(
                 f"{len(self.words):,} words and vectors of shape {self.vectors.shape} do not go together. "
@@ -37,14 +40,21 @@ class WordVectors:
             twice = next(word for place, word in enumerate(self.words) if self.index[word] != place)
             raise DataError(f"The word {twice!r} comes more than once. Give each word one vector.")
         # einsum sums the squares of a row in place, where np.linalg.norm would hold a second matrix.
-        self.norms: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", self.vectors, self.vectors))
-        if not np.isfinite(self.norms).all():
-            wrong = self.words[int(np.argmin(np.isfinite(self.norms)))]
-            raise DataError(
-                f"The vector of {wrong!r} holds nan, infinity, or numbers too large to square. "
-                "Train or fetch the vectors again."
-            )
-        self._divisors = np.where(self.norms > 0, self.norms, np.float32(1))
+        squares = np.einsum("nd,nd->n", self.vectors, self.vectors)
+        self.norms: NDArray[np.float32] = np.sqrt(squares)
+        # Rows for which float32 is too narrow: usually none, and what is computed with them takes float64.
+        is_usual = (squares >= SMALLEST_SQUARE) & (squares < np.inf)
+        self._extreme = np.flatnonzero(~is_usual)
+        for rows in self._extreme_rows():
+            norms = np.linalg.norm(self.vectors[rows].astype(np.float64), axis=1)
+            if not np.isfinite(norms).all():
+                wrong = self.words[rows[np.argmin(np.isfinite(norms))]]
+                raise DataError(
+                    f"The vector of {wrong!r} holds nan or infinity. Train or fetch the vectors again."
+                )
+            with np.errstate(over="ignore"):  # some are longer than any float32
+                self.norms[rows] = norms
+        self._divisors = np.where(is_usual, self.norms, np.float32(1))
 
     def __len__(self) -> int:
         return len(self.words)
@@ -72,7 +82,7 @@ class WordVectors:
         if isinstance(query, str):
             place = self._place(query)
             return self._closest(self.vectors[place], n, [place])
-        direction = np.asarray(query, dtype=np.float32)
+        direction = np.asarray(query, dtype=np.float64)
         if not np.isfinite(direction).all():
             raise DataError("The query holds nan or infinity, which is near to nothing. Give finite numbers.")
         if direction.shape != self.vectors.shape[1:]:
@@ -96,7 +106,7 @@ class WordVectors:
         places = self._places([*positive, *negative])
         if not places:
             raise ConfigError("An analogy needs words: both positive and negative are empty. Give some.")
-        direction = np.zeros(self.vectors.shape[1], np.float32)
+        direction = np.zeros(self.vectors.shape[1])
         for number, place in enumerate(places):
             direction += self._unit(place) * (1 if number < len(positive) else -1)
         return self._closest(direction, n, sorted(set(places)))
@@ -111,24 +121,39 @@ class WordVectors:
         return words[int(np.argmin(directions @ directions.mean(axis=0)))]
 
     def _closest(
-        self, direction: NDArray[np.float32], n: int, excluded: list[int]
+        self, direction: NDArray[np.floating], n: int, excluded: list[int]
     ) -> list[tuple[str, float]]:
         """All cosines at once: one product of the matrix with a vector, divided by the norms."""
         if n < 1:
             raise ConfigError(f"n={n} words cannot be listed. Give n of at least 1.")
-        length = float(np.linalg.norm(direction)) or 1.0
-        scores = self.vectors @ (direction / np.float32(length))
-        scores /= self._divisors
+        direction = direction / (float(np.abs(direction).max(initial=0)) or 1.0)  # or its square may be none
+        direction = direction / (float(np.linalg.norm(direction)) or 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # in the extreme rows, which come anew
+            scores = self.vectors @ direction.astype(np.float32)
+            scores /= self._divisors
+        for rows in self._extreme_rows():
+            scores[rows] = self._units(rows) @ direction
         scores[excluded] = -np.inf
         n = min(n, len(self) - len(excluded))
         if n == 0:
             return []
-        best = np.argpartition(scores, len(self) - n)[len(self) - n :]
-        best = best[np.lexsort((best, -scores[best]))]  # of equal scores, the more frequent word first
+        last = np.partition(scores, len(self) - n)[len(self) - n]
+        best = np.flatnonzero(scores >= last)  # more than n where the last has equals
+        best = best[np.argsort(-scores[best], kind="stable")][:n]  # of equal scores, the more frequent first
         return [(self.words[place], float(scores[place])) for place in best]
 
-    def _unit(self, place: int) -> NDArray[np.float32]:
-        return self.vectors[place] / self._divisors[place]
+    def _extreme_rows(self) -> Iterator[NDArray[np.intp]]:
+        """The places of vectors for which float32 is too narrow, some at a time."""
+        for start in range(0, len(self._extreme), ROWS_AT_ONCE):
+            yield self._extreme[start : start + ROWS_AT_ONCE]
+
+    def _units(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        vectors = self.vectors[rows].astype(np.float64)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norms > 0, norms, 1)
+
+    def _unit(self, place: int) -> NDArray[np.float64]:
+        return self._units(np.array([place]))[0]
 
     def _place(self, word: str) -> int:
         return self._places([word])[0]
