@@ -52,6 +52,36 @@ def test_without_shuffling_windows_come_in_order():
     assert [batch[0][:, 0].tolist() for batch in loader] == [[0, 7], [14, 21]]
 
 
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        (np.linspace(0, 9, 23), r"not shape \(23,\) of float64"),
+        ([1, 2, float("nan")] * 5, r"of float64"),
+        (torch.ones(23), r"of float32"),
+        (np.ones((23, 5), int), r"not shape \(23, 5\)"),
+        (torch.ones((23, 5), dtype=torch.int64), r"not shape \(23, 5\)"),
+        (np.full(23, 2**64 - 1, np.uint64), r"Token id 18446744073709551615 is above"),
+        ([], r"The text has 0 tokens"),
+    ],
+)
+def test_what_is_no_row_of_ids_is_refused(ids, problem):
+    with pytest.raises(DataError, match=problem):
+        SlidingWindowDataset(ids, 5, 5)
+
+
+def test_a_text_without_a_batch_is_refused():
+    with pytest.raises(DataError, match=r"3 windows, too few .*micro_batch_size=4\..*drop_last=False"):
+        create_dataloader(range(13), context_length=4)
+    assert len(create_dataloader(range(13), context_length=4, drop_last=False)) == 1
+    assert len(create_dataloader(range(17), context_length=4)) == 1
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for setting in ({"micro_batch_size": 0}, {"n_workers": -1}, {"context_length": 2.5}, {"stride": 1.5}):
+        with pytest.raises(ConfigError, match="{}={}".format(*next(iter(setting.items())))):
+            create_dataloader(range(99), **({"context_length": 7} | setting))
+
+
 def test_too_short_a_text_and_a_stride_of_zero_are_errors():
     with pytest.raises(DataError, match=r"has 7 tokens; context_length=7 needs at least 8"):
         SlidingWindowDataset(range(7), 7, 7)

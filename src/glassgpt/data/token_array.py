@@ -5,7 +5,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from glassgpt.errors import DataError
 from glassgpt.tokenizers.interface import unknown_id
@@ -28,12 +28,7 @@ class TokenArray:
             if vocab_size in (None, tokens.vocab_size):
                 return tokens
             return cls(tokens._shards, vocab_size=vocab_size)
-        array = np.asarray(tokens)
-        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-            raise DataError(
-                f"Tokens must be one row of whole numbers, not shape {array.shape} of {array.dtype}."
-            )
-        return cls([array], vocab_size=vocab_size)
+        return cls([row_of_ids(tokens)], vocab_size=vocab_size)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -67,6 +62,24 @@ class TokenArray:
             else:  # across the end of a shard
                 rows.append(self[start:stop])
         return np.concatenate(rows).reshape(len(starts), length)
+
+
+def row_of_ids(tokens: ArrayLike) -> NDArray[np.integer]:
+    """`tokens` as an array. Raises DataError unless they are one row of whole numbers that int64 holds."""
+    array = np.asarray(tokens)
+    if array.shape == (0,):
+        array = array.astype(np.int64)  # NumPy takes an empty list for fractions
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise DataError(
+            f"Tokens must be one row of whole numbers, not shape {array.shape} of {array.dtype}. Give what "
+            "a tokenizer's encode gives."
+        )
+    if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
+        raise DataError(
+            f"Token id {array.max()} is above 2⁶³ − 1, the largest that PyTorch takes. Was a negative number "
+            "stored without its sign?"
+        )
+    return array
 
 
 def check_ids(ids: NDArray[np.integer], vocab_size: int) -> None:
