@@ -231,6 +231,8 @@ def test_evaluation_windows_never_overlap_and_spread_over_the_text(shape, n_wind
     assert (gaps >= T).all()
     if len(gaps):
         assert gaps.max() - gaps.min() <= T, "windows are spaced evenly"
+    last_start = int(token_ids[-1, 0])
+    assert last_start >= (n_all - n_all / len(token_ids) - 1) * T, "they reach to the end of the text"
 
 
 def test_no_evaluation_windows_is_an_error():

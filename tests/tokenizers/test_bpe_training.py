@@ -1,5 +1,6 @@
 """Training: the same merges as by hand, whatever the text."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -79,6 +80,27 @@ def test_the_rarest_pieces_are_forgotten_when_there_are_too_many(monkeypatch):
     texts = (" common" * 5 + f" rare{letter} " + " usual" * 2 for letter in "abcdefg")
     assert count_pieces(texts).keys() >= {" common"}
     assert len(count_pieces(f" {letter * 5}" for letter in "abcdefg")) <= 3
+
+
+def test_pieces_are_forgotten_in_the_order_of_their_counts(monkeypatch):
+    class Watched(Counter):
+        n_passes = 0
+
+        def items(self):
+            self.n_passes += 1
+            assert self.n_passes < 7, "this does not end"
+            return super().items()
+
+    monkeypatch.setattr(bpe_training, "MAX_PIECES", 3)
+    pieces = Watched({"a": 2, "b": 3, "c": 5, "d": 5, "e": 13})
+    bpe_training._cut_words(Counter(), pieces)
+    assert pieces == {"c": 5, "d": 5, "e": 13}
+
+
+def test_every_piece_of_a_large_vocabulary_is_kept():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = {"".join(word) for word in itertools.islice(itertools.product(letters, repeat=4), 50_021)}
+    assert count_pieces(f" {word}" for word in words).keys() == {f" {word}" for word in words}
 
 
 def test_special_tokens_divide_the_text_and_are_never_merged():
