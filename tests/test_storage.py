@@ -17,7 +17,13 @@ import pytest
 from glassgpt import storage
 from glassgpt.errors import CheckpointError, DataError
 from glassgpt.pretrained.crc32c import crc32c
-from glassgpt.storage import folder_problems, recover_folder, staged_folder, write_atomically
+from glassgpt.storage import (
+    folder_problems,
+    recover_folder,
+    remove_folder,
+    staged_folder,
+    write_atomically,
+)
 
 
 def write_folder(folder: Path, text: str) -> None:
@@ -375,6 +381,34 @@ def test_a_current_folder_that_was_removed_is_an_error_only_where_it_is_needed(t
     assert text_of(tmp_path / "model") == "new"
     with pytest.raises(CheckpointError, match="Cannot write model: No such file"):
         write_folder(Path("model"), "new")
+
+
+# ---- what may be removed ----
+
+
+def test_a_folder_is_removed_by_its_name_first(tmp_path, monkeypatch):
+    def die(_):
+        raise KeyboardInterrupt
+
+    write_folder(tmp_path / "model", "first")
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(storage.shutil, "rmtree", die)
+        remove_folder(tmp_path / "model", CheckpointError)
+    assert not (tmp_path / "model").exists()
+
+    write_folder(tmp_path / "model", "second")
+    remove_folder(tmp_path / "model", CheckpointError)
+    assert names_in(tmp_path) == set()
+
+
+def test_a_folder_to_which_somebody_added_is_not_removed(tmp_path):
+    write_folder(tmp_path / "model", "old")
+    (tmp_path / "model" / "notes.txt").touch()
+
+    with pytest.raises(CheckpointError, match=r"would be removed, but holds files.*: notes\.txt\."):
+        remove_folder(tmp_path / "model", CheckpointError)
+
+    assert text_of(tmp_path / "model") == "old"
 
 
 # ---- damage after the fact ----

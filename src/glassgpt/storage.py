@@ -129,6 +129,22 @@ def recover_folder(final: Path) -> None:
             os.rename(previous, final)
 
 
+def remove_folder(final: Path, error: type[GlassGPTError]) -> None:
+    """Remove a folder that `staged_folder` wrote: at every moment it is whole or not there.
+
+    Raises `error` when it holds files that no manifest of ours lists, or cannot be removed.
+    """
+    with explained(error, final):
+        final = Path(final).resolve()
+        check_replaceable(final, error, "removed")
+        hidden = final.with_name(f".{final.name}.removed.tmp")
+        if hidden.exists():  # a process died here
+            shutil.rmtree(hidden)
+        os.rename(final, hidden)
+        sync_folder(final.parent)
+        shutil.rmtree(hidden)
+
+
 def folder_problems(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     """What differs between `folder` and its manifest: a line each, none when it is whole.
 
@@ -207,7 +223,7 @@ def explained(error: type[GlassGPTError], path: Path) -> Iterator[None]:
         raise error(f"Cannot write {path}: {fault.strerror or fault}. {remedy}") from fault
 
 
-def check_replaceable(final: Path, error: type[GlassGPTError]) -> None:
+def check_replaceable(final: Path, error: type[GlassGPTError], fate: str = "replaced") -> None:
     """Raise `error` unless a folder may take the place `final`: free, or of files that we wrote there.
 
     Files that no manifest of ours lists would be destroyed. Where a disk is mounted there is nothing that
@@ -219,10 +235,10 @@ def check_replaceable(final: Path, error: type[GlassGPTError]) -> None:
     if not final.is_dir():
         raise error(f"{final} is a file, and a folder is to be written there. Choose another name.")
     if os.path.ismount(final):
-        raise error(f"{final} is where a disk is mounted, and cannot be replaced. Choose a folder inside it.")
+        raise error(f"{final} is where a disk is mounted, and cannot be {fate}. Choose a folder inside it.")
     if _is_current(final):
         raise error(
-            f"{final} would be replaced, but is the current folder or above it. Choose a folder inside it."
+            f"{final} would be {fate}, but is the current folder or above it. Choose a folder inside it."
         )
     try:
         listed = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -232,7 +248,7 @@ def check_replaceable(final: Path, error: type[GlassGPTError]) -> None:
     foreign = sorted(path.name for path in final.iterdir() if path.name not in written)
     if foreign:
         raise error(
-            f"{final} would be replaced, but holds files that were not written with it: "
+            f"{final} would be {fate}, but holds files that were not written with it: "
             f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}. "
             f"Choose another folder, or move them away."
         )

@@ -1,16 +1,20 @@
 """A run that was interrupted and goes on is, bit for bit, the run that was not."""
 
 import json
+import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
+from glassgpt.data import TokenShards, read_corpus
 from glassgpt.data.locking import exclusive
-from glassgpt.errors import CheckpointError, ConfigError, TokenizerError
+from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
 from glassgpt.training.trainer import train
+from tests.training.conftest import TEXT
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -233,3 +237,28 @@ def test_a_checkpoint_does_not_go_on_with_tokens_of_another_tokenizer(tiny_confi
         text.write("Ω")
     with pytest.raises(TokenizerError, match="does not belong to the model"):
         train(config, resume=True, say=silent)
+
+
+def test_a_run_goes_on_with_the_text_that_its_settings_name(tiny_config, tmp_path, silent):
+    with pytest.raises(Crash):
+        train(tiny_config(), say=at_step(3, crash))
+    other = tiny_config(data=str(tmp_path / "other.txt"), tokenizer_vocab_size=77)
+    with pytest.raises(DataError, match="other.txt"):
+        train(other, say=silent)
+    (tmp_path / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
+
+    end = train(TrainConfig.load(other.out), resume=True, say=silent)
+
+    assert TokenShards.open(end.run / "data").info.corpus == read_corpus(other.data).name
+    assert_same_end(end, train(replace(other, out=tmp_path / "whole"), say=silent))
+
+
+def test_a_dataset_in_the_run_folder_that_the_run_did_not_make_is_not_removed(tiny_config, silent):
+    first = tiny_config(steps=1)
+    mine = train(first, say=silent).run / "data"
+    for path in ("checkpoints", "samples"):
+        shutil.rmtree(mine.parent / path)
+
+    train(tiny_config(steps=1, data=str(mine)), say=silent)
+
+    assert TokenShards.open(mine).info.corpus == read_corpus(first.data).name

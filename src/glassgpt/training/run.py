@@ -17,10 +17,10 @@ from pathlib import Path
 from glassgpt.data import TokenShards, make_tokenizer, prepare, read_corpus
 from glassgpt.data.locking import exclusive
 from glassgpt.data.shards import DATASET_FILE
-from glassgpt.errors import CheckpointError, ConfigError, TokenizerError
+from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
-from glassgpt.storage import explained
+from glassgpt.storage import explained, remove_folder
 from glassgpt.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
 from glassgpt.training.checkpoint import (
     checkpoints_of,
@@ -31,6 +31,7 @@ from glassgpt.training.checkpoint import (
 from glassgpt.training.config import RUN_CONFIG, TrainConfig
 from glassgpt.training.progress import Say
 
+_DATA = "data"
 _FIXED = [
     "data",
     "tokenizer",
@@ -76,12 +77,15 @@ def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None
             f"{config.out} already holds a run that has reached step {max(saved):,}. Go on with it: "
             f"glassgpt train --resume {config.out}. Or give this one another folder with --out."
         )
+    before = None
     if (config.out / RUN_CONFIG).exists():
         before = TrainConfig.load(config.out)  # also refuses a folder whose config.json is something else
         if resume:
             _check_same_run(before, config)
     checkpoint = newest_checkpoint(config.out, say)
     if checkpoint is None:
+        if before is not None and _changes(before, config):
+            _forget_data(before, config)
         config.save(config.out / RUN_CONFIG)  # a folder that cannot be written fails here, not hours later
     else:
         set_aside_damaged(config.out, checkpoint)
@@ -89,9 +93,23 @@ def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None
     return checkpoint
 
 
-def _check_same_run(before: TrainConfig, now: TrainConfig) -> None:
+def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
     old, new = before.to_dict(), now.to_dict()
-    changed = [f"{name}: {old[name]!r}, now {new[name]!r}" for name in _FIXED if old[name] != new[name]]
+    return [f"{name}: {old[name]!r}, now {new[name]!r}" for name in _FIXED if old[name] != new[name]]
+
+
+def _forget_data(before: TrainConfig, now: TrainConfig) -> None:
+    """Remove the data that the run prepared under its settings of `before`, lest it go on with them under
+    those of `now`."""
+    folder = now.out / _DATA
+    if (folder / DATASET_FILE).is_file() and not any(
+        Path(config.data).resolve() == folder.resolve() for config in (before, now)
+    ):
+        remove_folder(folder, DataError)
+
+
+def _check_same_run(before: TrainConfig, now: TrainConfig) -> None:
+    changed = _changes(before, now)
     if before.optimizer.name != now.optimizer.name:
         changed.append(f"optimizer.name: {before.optimizer.name!r}, now {now.optimizer.name!r}")
     if changed:
@@ -112,7 +130,7 @@ def open_data(config: TrainConfig, going_on: bool, say: Say) -> TokenShards:
         shards = TokenShards.open(Path(config.data))
         _check_tokenizer(config, shards)
         return shards
-    folder = config.out / "data"
+    folder = config.out / _DATA
     if not (going_on and (folder / DATASET_FILE).is_file()):
         corpus = read_corpus(config.data)  # once: standard input cannot be opened again
         if config.tokenizer == "bpe":
