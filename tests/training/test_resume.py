@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from glassgpt.data import TokenShards, read_corpus
+from glassgpt.data import TokenShards, make_tokenizer, prepare, read_corpus
 from glassgpt.data.locking import exclusive
 from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from glassgpt.storage import staged_folder
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
 from glassgpt.training.trainer import train
@@ -262,3 +263,41 @@ def test_a_dataset_in_the_run_folder_that_the_run_did_not_make_is_not_removed(ti
     train(tiny_config(steps=1, data=str(mine)), say=silent)
 
     assert TokenShards.open(mine).info.corpus == read_corpus(first.data).name
+
+
+def prepared(config, text):
+    """A folder of `text`, which other text of the same characters may replace."""
+    source = config.out.with_name("source.txt")
+    source.write_text(text, encoding="utf-8")
+    corpus = read_corpus(str(source))
+    tokenizer = make_tokenizer("char", corpus, vocab_size=0, val_fraction=0.1)
+    folder = config.out.with_name("prepared")
+    return str(prepare(corpus, folder, tokenizer, progress=False, overwrite=True).folder)
+
+
+def test_a_run_does_not_go_on_with_other_tokens_of_the_same_tokenizer(tiny_config, silent):
+    config = tiny_config(steps=2, data=prepared(tiny_config(), TEXT))
+    train(config, say=silent)
+
+    prepared(config, TEXT[::-1])
+    with pytest.raises(ConfigError, match=r"others than the run began with.*Put the data back .*--out"):
+        train(config, resume=True, say=silent)
+
+    prepared(config, TEXT)
+    assert train(replace(config, steps=3), resume=True, say=silent).step == 3
+
+
+def test_a_checkpoint_that_does_not_name_its_tokens_goes_on(tiny_config, tmp_path, silent):
+    """Those of an earlier version do not."""
+    whole = train(tiny_config(out=tmp_path / "whole"), say=silent)
+    first = train(tiny_config(), say=at_step(9, interrupt))
+    with staged_folder(first.checkpoint, CheckpointError) as staging:
+        shutil.copytree(first.checkpoint, staging, dirs_exist_ok=True)
+        (staging / "manifest.json").unlink()
+        state = json.loads((staging / "state.json").read_text())
+        assert len(state.pop("tokens_sha256")) == 64
+        (staging / "state.json").write_text(json.dumps(state))
+
+    said = []
+    assert_same_end(whole, train(tiny_config(), resume=True, say=said.append))
+    assert any("Going on from" in line and "step_000009" in line for line in said)

@@ -46,6 +46,8 @@ class TrainState:
     best_val_loss: float = math.inf
     best_step: int = 0
     evals_since_best: int = 0
+    tokens_sha256: str = ""
+    """Which tokens the run reads; empty in a checkpoint of an earlier version."""
 
 
 def checkpoints_of(run: Path) -> dict[int, Path]:
@@ -131,6 +133,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors = load_file(folder / OPTIMIZER)
+        state.setdefault("tokens_sha256", "")
         if state.keys() != {field.name for field in fields(TrainState)}:
             raise ValueError(f"{STATE} has the fields {', '.join(state)}")
     except (OSError, ValueError, AttributeError, SafetensorError) as fault:

@@ -10,6 +10,8 @@ runs/first/
 """
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +177,23 @@ def check_belongs(
         raise ConfigError(
             f"{checkpoint} holds another model than the settings say:\n  {model.config}\n  {model_config}\n"
             f"Put the run's own {RUN_CONFIG} back, or start a new run with another --out."
+        )
+
+
+def tokens_sha256(shards: TokenShards) -> str:
+    """A digest of all the token ids in `shards`, made from those of its files."""
+    sides = [[shard.sha256 for shard in side.shards] for side in (shards.info.train, shards.info.val)]
+    return hashlib.sha256(json.dumps(sides).encode()).hexdigest()
+
+
+def check_same_tokens(checkpoint: Path, before: str, shards: TokenShards) -> None:
+    """Raise ConfigError unless `before`, the `tokens_sha256` of a checkpoint, is that of `shards`."""
+    now = tokens_sha256(shards)
+    if before not in ("", now):
+        raise ConfigError(
+            f"The tokens in {shards.folder} are others than the run began with: their digest is {now[:12]}, "
+            f"that in {checkpoint} {before[:12]}. Put the data back as they were, or start a new run with "
+            f"another --out."
         )
 
 

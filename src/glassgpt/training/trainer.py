@@ -29,7 +29,15 @@ from glassgpt.training.metrics import MetricsLog, read_metrics
 from glassgpt.training.plot import LOSS_PLOT, draw_loss
 from glassgpt.training.precision import Execution, choose_execution
 from glassgpt.training.progress import Progress, Say
-from glassgpt.training.run import check_belongs, claim_run_folder, model_config_for, only_trainer, open_data
+from glassgpt.training.run import (
+    check_belongs,
+    check_same_tokens,
+    claim_run_folder,
+    model_config_for,
+    only_trainer,
+    open_data,
+    tokens_sha256,
+)
 from glassgpt.training.samples import sample_prompt, write_sample
 from glassgpt.training.schedule import learning_rate, share_of_highest
 from glassgpt.training.step import TrainStep
@@ -114,11 +122,13 @@ class _Training:
         self.state = TrainState()
         if checkpoint is not None:
             self.state = load_checkpoint(checkpoint, self.model, self.step.optimizer)
+            check_same_tokens(checkpoint, self.state.tokens_sha256, shards)
             if self.state.step > config.steps:
                 raise ConfigError(
                     f"steps={config.steps:,} is below step {self.state.step:,}, which the run in "
                     f"{config.out} has reached. Give more steps."
                 )
+        self.state.tokens_sha256 = tokens_sha256(shards)
         self.checkpoint = checkpoint
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
 
