@@ -391,9 +391,10 @@ def test_a_folder_is_removed_by_its_name_first(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     write_folder(tmp_path / "model", "first")
-    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as dying:
         dying.setattr(storage.shutil, "rmtree", die)
-        remove_folder(tmp_path / "model", CheckpointError)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(tmp_path / "model", CheckpointError)
     assert not (tmp_path / "model").exists()
 
     write_folder(tmp_path / "model", "second")

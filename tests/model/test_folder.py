@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -274,6 +275,47 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused_and_nothing_is_writ
         save_model(tiny_model(tiny_config()), tokenizer, tmp_path / "model")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def untied_by_hand(model):
+    model.head.weight = torch.nn.Parameter(model.head.weight + 1)
+    return model
+
+
+def test_a_head_that_came_untied_is_not_lost_quietly(tmp_path):
+    model = untied_by_hand(tiny_model(tiny_config()))
+
+    with pytest.raises(
+        CheckpointError, match=r"weights of its own.*model\.tie_head\(\).*tied_embeddings=False"
+    ):
+        model.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+    model.tie_head()
+    model.save_pretrained(tmp_path / "model")
+    loaded = GPT.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(loaded.head.weight, model.head.weight, **EXACT)
+
+
+def test_an_untied_head_of_the_same_numbers_is_saved(tmp_path):
+    model = tiny_model(tiny_config())
+    model.head.weight = torch.nn.Parameter(model.head.weight.detach().clone())
+    model.save_pretrained(tmp_path / "model")
+    loaded = GPT.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(loaded.head.weight, model.head.weight, **EXACT)
+
+
+def test_a_tied_head_is_saved_even_of_weights_that_are_no_numbers(tmp_path):
+    model = tiny_model(tiny_config())
+    torch.nn.init.constant_(model.token_embedding.weight, math.nan)
+    model.save_pretrained(tmp_path / "model")
+    assert GPT.from_pretrained(tmp_path / "model").head.weight.isnan().all()
+
+
+def test_weights_are_loaded_into_a_head_that_came_untied_as_well(saved):
+    model = untied_by_hand(tiny_model(tiny_config(), seed=1))
+    load_weights(model, saved / "model.safetensors")
+    torch.testing.assert_close(model(tiny_ids()), tiny_model(tiny_config())(tiny_ids()), **EXACT)
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["over an old one", "at first"])

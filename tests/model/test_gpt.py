@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from glassgpt.by_hand import gpt as by_hand
-from glassgpt.errors import ConfigError, GenerationError, TokenizerError
+from glassgpt.errors import CheckpointError, ConfigError, GenerationError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
@@ -221,3 +221,37 @@ def test_all_layers_are_used():
             b for i, b in enumerate(shorter.blocks) if model.blocks[i] is not block
         )
         assert not torch.allclose(shorter(token_ids), model(token_ids))
+
+
+# ---- the tied head ----
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_tied_head_is_tied_after_its_state_is_loaded(assign):
+    model, other = tiny_model(tiny_config()), tiny_model(tiny_config(), seed=1)
+    state = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+
+    model.load_state_dict(state, assign=assign)
+
+    assert model.head.weight is model.token_embedding.weight
+    assert model.n_parameters == other.n_parameters
+    torch.testing.assert_close(model(tiny_ids()), other(tiny_ids()), **EXACT)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_head_of_its_own_is_not_loaded_over_a_tied_one(assign):
+    model, untied = tiny_model(tiny_config()), tiny_model(tiny_config(tied_embeddings=False), seed=1)
+    before = model(tiny_ids())
+
+    with pytest.raises(CheckpointError, match=r"head\.weight differs.*tied_embeddings=False"):
+        model.load_state_dict(untied.state_dict(), assign=assign)
+
+    torch.testing.assert_close(model(tiny_ids()), before, **EXACT)
+    tiny_model(tiny_config(tied_embeddings=False)).load_state_dict(untied.state_dict(), assign=assign)
+
+
+def test_a_head_that_is_loaded_without_its_embedding_stays():
+    model = tiny_model(tiny_config())
+    head = torch.ones_like(model.head.weight)
+    model.load_state_dict({"head.weight": head}, strict=False, assign=True)
+    torch.testing.assert_close(model.head.weight.detach(), head, **EXACT)

@@ -244,7 +244,7 @@ def test_a_run_goes_on_with_the_text_that_its_settings_name(tiny_config, tmp_pat
     with pytest.raises(Crash):
         train(tiny_config(), say=at_step(3, crash))
     other = tiny_config(data=str(tmp_path / "other.txt"), tokenizer_vocab_size=77)
-    with pytest.raises(DataError, match="other.txt"):
+    with pytest.raises(DataError, match=r"other\.txt"):
         train(other, say=silent)
     (tmp_path / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
 

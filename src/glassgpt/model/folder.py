@@ -19,7 +19,7 @@ from torch import Tensor
 
 from glassgpt.errors import CheckpointError, GlassGPTError, TokenizerError
 from glassgpt.model.config import ModelConfig
-from glassgpt.model.gpt import GPT
+from glassgpt.model.gpt import EMBEDDING, GPT, HEAD, hold_the_same
 from glassgpt.storage import folder_problems, recover_folder, staged_folder
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 
@@ -29,7 +29,8 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 def save_model(model: GPT, tokenizer: Tokenizer | None, folder: Path) -> None:
     """Write `model` and its tokenizer as the model folder `folder`, replacing what was there.
 
-    Raises CheckpointError when the tokenizer has more ids than the model, or the disk will not take it.
+    Raises CheckpointError when the tokenizer has more ids than the model, when a head that the configuration
+    ties to the embedding has weights of its own, or when the disk will not take it.
     """
     with staged_folder(Path(folder), CheckpointError) as staging:
         write_model_files(model, tokenizer, staging)
@@ -38,12 +39,16 @@ def save_model(model: GPT, tokenizer: Tokenizer | None, folder: Path) -> None:
 def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) -> None:
     """Write the files of a model folder into `staging`, for a caller that adds more of its own."""
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.tied_embeddings:
-        del weights["head.weight"]  # the same numbers as token_embedding.weight
     if any(weight.dtype == torch.int8 for weight in weights.values()):
         raise CheckpointError(
             "A model quantised to 8-bit integers is for generating only, and is not saved: save the model "
             "that it was made from."
+        )
+    if model.config.tied_embeddings and not hold_the_same(weights.pop(HEAD), weights[EMBEDDING]):
+        raise CheckpointError(
+            "The head has weights of its own, and the configuration ties it to the token embedding, which alone "
+            "would be saved. Tie them with model.tie_head(), which gives up the head's, or build the model "
+            "with tied_embeddings=False."
         )
     description = {"format": "glassgpt", "model": model.config.to_dict()}
     if tokenizer is not None:
@@ -133,7 +138,7 @@ def load_weights(model: GPT, path: Path) -> None:
     """
     ours = model.state_dict()
     if model.config.tied_embeddings:
-        del ours["head.weight"]
+        del ours[HEAD]
     try:
         with safe_open(path, framework="pt") as saved:
             shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
@@ -146,6 +151,7 @@ def load_weights(model: GPT, path: Path) -> None:
                 )
             for name, tensor in ours.items():
                 tensor.copy_(saved.get_tensor(name))
+            model.tie_head()
     except (OSError, SafetensorError) as fault:
         raise CheckpointError(f"{path} cannot be read as safetensors: {fault}. Copy it again.") from fault
 

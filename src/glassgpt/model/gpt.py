@@ -8,7 +8,7 @@ token ids (B, T)
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glassgpt.errors import ConfigError, GenerationError, TokenizerError
+from glassgpt.errors import CheckpointError, ConfigError, GenerationError, TokenizerError
 from glassgpt.model.attention import Surroundings
 from glassgpt.model.block import Block
 from glassgpt.model.config import ModelConfig
@@ -25,6 +25,8 @@ from glassgpt.model.dropout import Dropout
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.norm import make_norm
 from glassgpt.model.positions import attention_mask, rotary_angles
+
+HEAD, EMBEDDING = "head.weight", "token_embedding.weight"
 
 
 class GPT(nn.Module):
@@ -109,9 +111,27 @@ class GPT(nn.Module):
         if self.config.tied_embeddings:
             self.head.weight = self.token_embedding.weight
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """PyTorch's, with a tied head still tied when it returns, under `assign` too.
+
+        Raises CheckpointError, leaving the model as it was, for a tied head that is not the embedding.
+        """
+        both = self.config.tied_embeddings and {HEAD, EMBEDDING} <= state_dict.keys()
+        if both and not hold_the_same(state_dict[HEAD], state_dict[EMBEDDING]):
+            raise CheckpointError(
+                f"{HEAD} differs from {EMBEDDING}, and this model's configuration ties the two. "
+                f"Build it with tied_embeddings=False."
+            )
+        keys = super().load_state_dict(state_dict, strict, assign)
+        if EMBEDDING in state_dict:
+            self.tie_head()
+        return keys
+
     @property
     def n_parameters(self) -> int:
-        """Trainable numbers; a tied matrix counts once."""
+        """Numbers in all weights, frozen ones too; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
@@ -125,8 +145,9 @@ class GPT(nn.Module):
             name: torch.empty(weight.shape, device=device, dtype=dtype or weight.dtype)
             for name, weight in model.state_dict().items()
         }
+        if config.tied_embeddings:
+            memory[HEAD] = memory[EMBEDDING]
         model.load_state_dict(memory, assign=True)
-        model.tie_head()  # by now every module has memory of its own
         return model
 
     @classmethod
@@ -167,6 +188,11 @@ class GPT(nn.Module):
                     f"{self.config.vocab_size} (valid: 0–{self.config.vocab_size - 1}). "
                     f"Was another tokenizer used?"
                 )
+
+
+def hold_the_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or equal."""
+    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)  # nan does not equal itself
 
 
 class _WithoutInitialising(TorchFunctionMode):
