@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from glassgpt.errors import CheckpointError
 from glassgpt.model import folder as model_folder
@@ -25,6 +26,7 @@ from glassgpt.training.checkpoint import (
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
+    set_aside_damaged,
 )
 from glassgpt.training.config import OptimizerConfig
 from glassgpt.training.optimizer import make_optimizer
@@ -251,3 +253,51 @@ def test_a_run_without_a_checkpoint_yet_says_so(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match="has saved no checkpoint yet"):
         load_for_use(tmp_path)
+
+
+def test_only_what_lies_behind_the_newest_whole_one_is_set_aside_and_named(tmp_path):
+    for step in (7, 999_999, 1_000_000, 1_000_001, 10_000_000):
+        save(tmp_path, step)
+    for name in ("step_1000001", "step_10000000"):
+        (tmp_path / "checkpoints" / name / "manifest.json").unlink()
+    said = []
+
+    set_aside_damaged(tmp_path, newest_checkpoint(tmp_path, lambda line: None), said.append)
+
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "step_000007", "step_999999", "step_1000000", "step_1000001.damaged", "step_10000000.damaged"
+    }  # fmt: skip
+    assert [line.split("/")[-1] for line in said] == ["step_1000001.damaged", "step_10000000.damaged"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_saving_before_the_first_step_changes_nothing_in_it(tmp_path, name):
+    model = make_model()
+    optimizer = make_optimizer(model, OptimizerConfig(name=name))
+    save_checkpoint(tmp_path, model, None, optimizer, state_at(0))
+    model(torch.tensor([[1, 2, 3]])).sum().backward()
+    optimizer.step()
+
+    expected, _ = trained(name)
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+def test_averages_that_are_missing_are_named(tmp_path):
+    folder = save(tmp_path, 1)
+    tensors = load_file(folder / "optimizer.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("final_norm.bias.")}
+    save_file(kept, folder / "optimizer.safetensors")
+    model, optimizer = trained()
+    with pytest.raises(CheckpointError, match=r"does not fit the model:\n  missing     final_norm\.bias$"):
+        load_checkpoint(folder, model, optimizer)
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1}, {"tokens": None}], ids=["more", "fewer"])
+def test_a_state_of_other_fields_is_refused(tmp_path, change):
+    folder = save(tmp_path, 1)
+    state = json.loads((folder / "state.json").read_text()) | change
+    state = {name: value for name, value in state.items() if value is not None}
+    (folder / "state.json").write_text(json.dumps(state))
+    model, optimizer = trained()
+    with pytest.raises(CheckpointError, match=r"state\.json has the fields step, "):
+        load_checkpoint(folder, model, optimizer)

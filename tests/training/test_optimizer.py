@@ -1,8 +1,11 @@
 """Steps equal PyTorch's, and the formulas by hand."""
 
+import math
+
 import pytest
 import torch
 
+from glassgpt.errors import ConfigError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.training.config import OptimizerConfig
@@ -153,3 +156,31 @@ def test_one_batch_can_be_overfitted(name):
         optimizer.zero_grad()
     assert losses[0] > 2.4  # log 13 = 2.56
     assert losses[-1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "Muon"}, "optimizer.name='Muon' is not one of adamw, muon"),
+        ({"lr": -1.0, "muon_lr": math.nan}, r"(?s)optimizer.lr=-1.0 .*optimizer.muon_lr=nan must be"),
+        ({"betas": 0.9}, "optimizer.betas=0.9 must be two numbers"),
+        ({"betas": (0.9,)}, r"optimizer.betas=\(0.9,\) must be two numbers"),
+    ],
+)
+def test_settings_out_of_range_make_no_optimizer(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_optimizer(make_model(), OptimizerConfig(**settings))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_frozen_parameters_are_in_no_group(name):
+    model = make_model()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.dim() == 2)
+    groups = make_optimizer(model, OptimizerConfig(name=name)).param_groups
+    assert all(parameter.dim() == 2 for group in groups for parameter in group["params"])
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    with pytest.raises(ConfigError, match="All parameters of the model are frozen"):
+        make_optimizer(make_model().requires_grad_(False), OptimizerConfig())

@@ -72,6 +72,7 @@ def test_a_setting_out_of_range_is_named_with_its_value(change, message):
         (OptimizerConfig, {"lr": float("nan")}, "optimizer.lr=nan must be a positive number."),
         (OptimizerConfig, {"weight_decay": -0.1}, "optimizer.weight_decay=-0.1 must be at least 0."),
         (OptimizerConfig, {"betas": (0.9, 1.0)}, "optimizer.betas=(0.9, 1.0) must be two numbers"),
+        (OptimizerConfig, {"betas": 0.9}, "optimizer.betas=0.9 must be two numbers"),
         (OptimizerConfig, {"grad_clip": 0}, "optimizer.grad_clip=0 must be a positive number, or None."),
         (
             ScheduleConfig,

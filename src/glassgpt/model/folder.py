@@ -46,9 +46,9 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
         )
     if model.config.tied_embeddings and not hold_the_same(weights.pop(HEAD), weights[EMBEDDING]):
         raise CheckpointError(
-            "The head has weights of its own, and the configuration ties it to the token embedding, which alone "
-            "would be saved. Tie them with model.tie_head(), which gives up the head's, or build the model "
-            "with tied_embeddings=False."
+            "The head has weights of its own, and the configuration ties it to the token embedding, which "
+            "alone would be saved. Tie them with model.tie_head(), which gives up the head's, or build the "
+            "model with tied_embeddings=False."
         )
     description = {"format": "glassgpt", "model": model.config.to_dict()}
     if tokenizer is not None:

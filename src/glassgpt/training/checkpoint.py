@@ -144,16 +144,17 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     return TrainState(**state)
 
 
-def set_aside_damaged(run: Path, newest_whole: Path) -> None:
+def set_aside_damaged(run: Path, newest_whole: Path, say: Callable[[str], None]) -> None:
     """Rename the checkpoints behind `newest_whole`, all damaged, so that the run can save those steps again.
 
-    They stay beside the others as step_001000.damaged, for whoever wants to look at them.
+    They stay beside the others as step_001000.damaged, for whoever wants to look at them; `say` names each.
     """
-    for path in checkpoints_of(run).values():
-        if path.name > newest_whole.name or len(path.name) > len(newest_whole.name):
-            aside = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)  # one of an earlier time
-            os.rename(path, aside)
+    by_step = list(checkpoints_of(run).values())
+    for path in by_step[by_step.index(newest_whole) + 1 :]:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)  # one of an earlier time
+        os.rename(path, aside)
+        say(f"Set aside: {aside}")
 
 
 def prune_checkpoints(run: Path, keep: int, best_step: int) -> None:
@@ -176,7 +177,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> di
     return {
         f"{name}.{key}": value.detach().contiguous()
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 

@@ -53,7 +53,8 @@ class OptimizerConfig:
                 yield f"optimizer.{name}={getattr(self, name)!r} must be a positive number."
         if not is_number(self.weight_decay) or self.weight_decay < 0:
             yield f"optimizer.weight_decay={self.weight_decay!r} must be at least 0."
-        if len(self.betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in self.betas):
+        is_pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        if not is_pair or not all(is_number(beta) and 0 <= beta < 1 for beta in self.betas):
             yield f"optimizer.betas={self.betas!r} must be two numbers of at least 0 and below 1."
         if self.grad_clip is not None and not is_positive(self.grad_clip):
             yield f"optimizer.grad_clip={self.grad_clip!r} must be a positive number, or None."

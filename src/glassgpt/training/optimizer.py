@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from glassgpt.errors import ConfigError, raise_problems
 from glassgpt.training.config import OptimizerConfig
 from glassgpt.training.muon import Muon
 
@@ -16,8 +17,13 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 
     Matrices, the embeddings among them, decay towards 0; vectors (biases and norms) do not: pulling a norm
     to 0 would switch off what it scales. Each group remembers its `highest_lr` for `set_learning_rate`.
+
+    Raises ConfigError for settings out of range, and when all parameters are frozen.
     """
+    raise_problems(ConfigError, list(config.problems()), "The optimizer's configuration")
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not named:
+        raise ConfigError("All parameters of the model are frozen. Set requires_grad on those to be trained.")
     vectors = [parameter for _, parameter in named if parameter.dim() < 2]
     muon = config.name == "muon"
     inner = [p for name, p in named if muon and p.dim() == 2 and name.startswith("blocks.")]
@@ -33,7 +39,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
         [group | {"highest_lr": group["lr"]} for group in groups if group["params"]],
         betas=config.betas,
         eps=config.eps,
-        fused=vectors[0].device.type in ("cpu", "cuda", "mps"),
+        fused=named[0][1].device.type in ("cpu", "cuda", "mps"),
     )
 
 

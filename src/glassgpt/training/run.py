@@ -90,7 +90,7 @@ def claim_run_folder(config: TrainConfig, resume: bool, say: Say) -> Path | None
             _forget_data(before, config)
         config.save(config.out / RUN_CONFIG)  # a folder that cannot be written fails here, not hours later
     else:
-        set_aside_damaged(config.out, checkpoint)
+        set_aside_damaged(config.out, checkpoint, say)
         remove_leftovers(config.out)
     return checkpoint
 
