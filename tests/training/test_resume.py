@@ -182,12 +182,29 @@ def test_a_folder_with_the_config_of_something_else_is_left_alone(tiny_config, s
     assert first.run == out
 
 
-def test_too_little_memory_names_the_batch(tiny_config, silent, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB. More words.")
+def too_much_for_a_gpu(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. More words.")
 
-    monkeypatch.setattr("glassgpt.training.trainer._Training.optimizer_step", full)
-    with pytest.raises(ConfigError, match=r"micro_batch_size=3 × context_length=5: Tried to allocate"):
+
+def too_much_for_a_cpu(*_):
+    torch.empty(2**60)
+
+
+@pytest.mark.parametrize("step", [too_much_for_a_gpu, too_much_for_a_cpu])
+def test_too_little_memory_names_the_batch(tiny_config, silent, monkeypatch, step):
+    monkeypatch.setattr("glassgpt.training.trainer._Training.optimizer_step", step)
+    with pytest.raises(
+        ConfigError, match=r"micro_batch_size=3 × context_length=5: [Tt]ried to allocate [\d.]+ "
+    ):
+        train(tiny_config(steps=2), say=silent)
+
+
+def test_another_fault_of_pytorchs_is_not_taken_for_too_little_memory(tiny_config, silent, monkeypatch):
+    def fault(*_):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr("glassgpt.training.trainer._Training.optimizer_step", fault)
+    with pytest.raises(RuntimeError, match="no kernel"):
         train(tiny_config(steps=2), say=silent)
 
 

@@ -1,10 +1,11 @@
 """What the loop does besides going on exactly (test_resume.py)."""
 
+import itertools
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -185,18 +186,22 @@ def test_lost_numbers_are_found_between_log_steps(tiny_config, silent, monkeypat
         train(tiny_config(log_every_steps=10, eval_every_steps=99), say=silent)
 
 
-def test_weights_that_are_no_numbers_are_never_saved(tiny_config, silent, monkeypatch):
-    real = one_step.set_learning_rate
+def grow_too_far(monkeypatch, at_step):
+    """From that step on the learning rate is more than float32 holds."""
+    real, steps = one_step.set_learning_rate, itertools.count(1)
 
     def reckless(optimizer, share):
         real(optimizer, share)
-        if len(list(saved())) == 2:
+        if next(steps) >= at_step:
             for group in optimizer.param_groups:
-                group["lr"] = 1e39  # more than float32 holds
+                group["lr"] = 1e39
 
-    config = tiny_config(checkpoint_every_steps=1, eval_every_steps=99, log_every_steps=99)
-    saved = partial(config.out.glob, "checkpoints/step_*")
     monkeypatch.setattr(one_step, "set_learning_rate", reckless)
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tiny_config, silent, monkeypatch):
+    grow_too_far(monkeypatch, at_step=3)
+    config = tiny_config(checkpoint_every_steps=1, eval_every_steps=99, log_every_steps=99)
     with pytest.raises(
         ConfigError, match=r"Weights are no longer numbers at step 3 .*checkpoint: step_000002\."
     ):
@@ -324,3 +329,35 @@ def test_bfloat16_learns_as_float32_does(tiny_config, tmp_path, silent):
     assert half.val_loss == pytest.approx(full.val_loss, abs=0.02)
     model, _ = load_model(half.checkpoint)
     assert model.head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("val_loss", [math.nan, math.inf])
+def test_a_held_out_loss_that_is_no_number_stops_the_run(tiny_config, silent, monkeypatch, val_loss):
+    losses = iter([5.0, val_loss])
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: next(losses))
+    with pytest.raises(
+        ConfigError, match=rf"Held-out loss is {val_loss} at step 1 \(lr .*Lower optimizer\.lr"
+    ):
+        train(tiny_config(eval_every_steps=1), say=silent)
+
+
+@pytest.mark.parametrize("look", ["eval", "sample"])
+def test_weights_that_are_no_numbers_are_found_before_the_model_is_used(
+    tiny_config, silent, monkeypatch, look
+):
+    grow_too_far(monkeypatch, at_step=3)
+    rare = {"log_every_steps": 99, "eval_every_steps": 99, "sample_every_steps": 99}
+    config = tiny_config(**(rare | {f"{look}_every_steps": 1}))
+    with pytest.raises(ConfigError, match=r"Weights are no longer numbers at step 3 "):
+        train(config, say=silent)
+
+
+@pytest.mark.parametrize("look", ["eval", "sample"])
+def test_lost_numbers_are_found_before_the_model_is_used(tiny_config, silent, monkeypatch, look):
+    real = one_step.clip_gradients
+    monkeypatch.setattr(one_step, "clip_gradients", lambda *arguments: real(*arguments) * math.nan)
+    rare = {"log_every_steps": 99, "eval_every_steps": 99, "sample_every_steps": 99}
+    config = tiny_config(**(rare | {f"{look}_every_steps": 2}))
+    with pytest.raises(ConfigError, match=r"at step 1 .*gradient norm nan"):
+        train(config, say=silent)
+    assert not (config.out / "samples").exists()

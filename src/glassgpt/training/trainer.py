@@ -6,6 +6,7 @@ run that was interrupted anywhere, and goes on from a checkpoint, is bit for bit
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,11 +83,15 @@ def train(config: TrainConfig, *, resume: bool = False, say: Say = tqdm.write) -
             checkpoint = claim_run_folder(config, resume, say)
             shards = open_data(config, resume, say)
             return _Training(config, execution, shards, checkpoint, say).run()
-    except torch.OutOfMemoryError as fault:
+    except RuntimeError as fault:
+        # For a GPU it is an OutOfMemoryError, for a CPU the same words in a plain RuntimeError.
+        wanted = re.search(r"tried to allocate [\d.]+ \w+", str(fault), re.IGNORECASE)
+        if wanted is None:
+            raise
         raise ConfigError(
             f"{execution.device} has too little memory for micro_batch_size={config.micro_batch_size} × "
-            f"context_length={config.model.context_length:,}: {str(fault).partition('. ')[0]}. Make "
-            f"micro_batch_size smaller; tokens_per_step can keep the step as large."
+            f"context_length={config.model.context_length:,}: {wanted[0]}. Make micro_batch_size "
+            f"smaller; tokens_per_step can keep the step as large."
         ) from fault
 
 
@@ -200,6 +205,8 @@ class _Training:
         state = self.state
         with self.clock.paused():
             state.val_loss = evaluate(self.model, self.windows, self.config.micro_batch_size, self.execution)
+        if not math.isfinite(state.val_loss):
+            raise self.lost(f"Held-out loss is {state.val_loss:.4g}", state.step)
         if state.val_loss < state.best_val_loss:
             state.best_val_loss, state.best_step, state.evals_since_best = state.val_loss, state.step, 0
         else:
@@ -218,6 +225,8 @@ class _Training:
         self.say(f"step {state.step:,}: held-out loss {state.val_loss:.4f}, {bits:.3f} bits per byte")
 
     def sample(self) -> None:
+        self.check_numbers()
+        self.check_weights()
         with self.clock.paused():
             text = write_sample(self.model, self.tokenizer, self.prompt, self.config, self.state.step)
         self.say(f"step {self.state.step:,} writes: {' '.join(text.split())}")
