@@ -149,3 +149,47 @@ def test_more_tokens_than_it_holds_are_refused_and_it_stays_as_it_was():
 
     rest = model(token_ids[:, 11:], cache)
     torch.testing.assert_close(rest, model(token_ids)[:, 11:], **ROUNDING)
+
+
+def test_a_cache_keeps_no_graph():
+    model = tiny_model(tiny_config())
+    cache = KVCache(model.config, B, T, dtype=torch.float64)
+    for token_ids in tiny_ids().split(1, dim=1):
+        model(token_ids, cache)
+    assert not cache.keys.requires_grad
+    assert not cache.values.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_logits_are_the_same_with_gradients_and_without(dtype):
+    model = tiny_model(tiny_config())
+    cache, other = (KVCache(model.config, B, T, dtype=dtype) for _ in range(2))
+    for token_ids in tiny_ids().split([4, 1, T - 5], dim=1):
+        logits = model(token_ids, cache)
+        with torch.no_grad():
+            torch.testing.assert_close(model(token_ids, other), logits, **EXACT)
+
+
+@every_choice
+def test_gradients_of_a_call_are_those_without_a_cache_where_it_holds_nothing(choices):
+    model, again = (tiny_model(tiny_config(**choices)) for _ in range(2))
+    model(tiny_ids()).square().sum().backward()
+    again(tiny_ids(), KVCache(again.config, B, T, dtype=torch.float64)).square().sum().backward()
+    gradients = [[parameter.grad for parameter in one.parameters()] for one in (again, model)]
+    # Sums over all 39 tokens, up to 1e5.
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-9)
+
+
+def test_gradients_of_each_call_end_at_what_the_cache_held_before():
+    model, token_ids = tiny_model(tiny_config()), tiny_ids()
+    cache = KVCache(model.config, B, T, dtype=torch.float64)
+    first, second = model(token_ids[:, :5], cache), model(token_ids[:, 5:], cache)
+    (first.sum() + second.sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_padding_is_the_caches_own():
+    n_padding = torch.tensor([0, 3])
+    cache = KVCache(tiny_config(), 2, T, n_padding=n_padding)
+    n_padding[1] = 0
+    assert cache.n_padding.tolist() == [0, 3]

@@ -50,7 +50,9 @@ class KVCache:
         shape = (config.n_layers, batch_size, config.kv_heads, max_tokens, config.d_head)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.n_padding = None if n_padding is None else n_padding.to(device, torch.int64).contiguous()
+        if n_padding is not None:
+            n_padding = n_padding.to(device, torch.int64, copy=True).contiguous()
+        self.n_padding = n_padding
         self.n_tokens = 0
 
     @property
@@ -79,12 +81,18 @@ class KVCache:
         """Write the new tokens' keys and values of `layer` behind the old; return old and new together.
 
         They are kept in the cache's type, and come back in that of the new ones, which attention computes in.
+        They are kept without their graph: gradients reach the tokens of the same call, not earlier ones.
         The count `n_tokens` moves on once per model call, by `advance`, after every layer has written.
         """
-        end = self.n_tokens + keys.shape[2]
-        self.keys[layer, :, :, self.n_tokens : end] = keys
-        self.values[layer, :, :, self.n_tokens : end] = values
-        return self.keys[layer, :, :, :end].to(keys.dtype), self.values[layer, :, :, :end].to(values.dtype)
+        return self._extend(self.keys[layer], keys), self._extend(self.values[layer], values)
+
+    def _extend(self, kept: Tensor, new: Tensor) -> Tensor:
+        end = self.n_tokens + new.shape[2]
+        kept[:, :, self.n_tokens : end] = new.detach()
+        if new.requires_grad:
+            old = kept[:, :, : self.n_tokens]
+            return torch.cat([old, new.to(kept.dtype)], dim=2).to(new.dtype)
+        return kept[:, :, :end].to(new.dtype)
 
     def advance(self, n_new: int) -> None:
         """Count `n_new` tokens as read."""
