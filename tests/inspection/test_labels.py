@@ -9,6 +9,7 @@ import pytest
 from glassgpt.errors import DataError
 from glassgpt.inspection import coloured_tokens, visible
 from glassgpt.inspection.labels import as_labels
+from glassgpt.style import BLUE, ORANGE, rgb
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,12 @@ def test_a_larger_value_has_a_stronger_ground_and_a_negative_one_another_colour(
     assert one == two != other
     assert 0 == float(none) < float(weak) < float(strong) == float(negative)
     assert reader.hints == ["1", "2", "-2", "0"]
+
+
+def test_blue_is_above_zero_and_orange_below():
+    page = coloured_tokens(["up", "down"], [1.0, -1.0])._repr_html_()
+    grounds = re.findall(r"background-color:rgba\((\d+),(\d+),(\d+)", page)
+    assert grounds == [tuple(str(round(255 * part)) for part in rgb(colour)) for colour in (BLUE, ORANGE)]
 
 
 def test_a_terminal_shows_plain_text():

@@ -11,9 +11,11 @@ import torch
 from glassgpt.data import TokenShards, make_tokenizer, prepare, read_corpus
 from glassgpt.data.locking import exclusive
 from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from glassgpt.model.config import ModelConfig
 from glassgpt.storage import staged_folder
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.metrics import read_metrics
+from glassgpt.training.run import claim_run_folder
 from glassgpt.training.trainer import train
 from tests.training.conftest import TEXT
 
@@ -318,3 +320,25 @@ def test_a_checkpoint_that_does_not_name_its_tokens_goes_on(tiny_config, tmp_pat
     said = []
     assert_same_end(whole, train(tiny_config(), resume=True, say=said.append))
     assert any("Going on from" in line and "step_000009" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data", "other.txt"),
+        ("tokenizer", "bpe"),
+        ("tokenizer_vocab_size", 77),
+        ("val_fraction", 0.2),
+        ("model", ModelConfig(context_length=5, d_model=12, n_layers=3, n_heads=3)),
+        ("micro_batch_size", 6),
+        ("tokens_per_step", 60),
+        ("seed", 1),
+        ("optimizer", OptimizerConfig(name="muon")),
+    ],
+)
+def test_what_a_run_hangs_on_cannot_change_when_it_goes_on(tiny_config, silent, name, value):
+    before = tiny_config()
+    before.save(before.out / "config.json")
+    with pytest.raises(ConfigError, match=rf"cannot go on with other settings than it began with:\n  {name}"):
+        claim_run_folder(replace(before, **{name: value}), True, silent)
+    assert TrainConfig.load(before.out) == before

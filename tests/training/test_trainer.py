@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from glassgpt.data import Batches, TokenShards, make_tokenizer, prepare, read_corpus
+from glassgpt.data import Batches, TokenShards, eval_windows, make_tokenizer, prepare, read_corpus
 from glassgpt.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.folder import load_model
@@ -18,7 +18,7 @@ from glassgpt.model.gpt import GPT
 from glassgpt.training import step as one_step
 from glassgpt.training import trainer
 from glassgpt.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from glassgpt.training.metrics import read_metrics
+from glassgpt.training.metrics import MetricsLog, read_metrics
 from glassgpt.training.schedule import learning_rate
 from glassgpt.training.trainer import dropout_seed, train
 from tests.training.conftest import TEXT
@@ -108,9 +108,37 @@ def test_metrics_have_a_line_for_each_log_step_and_each_evaluation(tiny_config, 
     assert trained[0].keys() == {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second", "seconds"}
     assert evaluated[0].keys() == {"step", "val_loss", "val_bits_per_byte", "tokens", "seconds"}
     assert [record["tokens"] for record in trained] == [90, 180, 210]
+    assert [record["lr"] for record in trained] == [learning_rate(step, config) for step in (3, 6, 7)]
     assert result.val_loss == evaluated[-1]["val_loss"]
     assert result.best_val_loss == min(record["val_loss"] for record in evaluated)
     assert (result.tokens, result.step) == (210, 7)
+
+
+def test_the_held_out_loss_is_that_of_the_held_out_text(tiny_config, silent):
+    config = tiny_config(steps=3, precision="float32")
+    result = train(config, say=silent)
+
+    shards = TokenShards.open(config.out / "data")
+    model, tokenizer = load_model(result.checkpoint)
+    token_ids, targets = eval_windows(shards.val, 5, 7)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(token_ids).flatten(0, 1), targets.flatten()).item()
+    assert result.val_loss == pytest.approx(expected, rel=1e-6)  # float32, summed in batches of 3
+    n_tokens, n_bytes = len(shards.val), len(tokenizer.decode(list(shards.val[:])).encode())
+    assert result.val_bits_per_byte == pytest.approx(expected / math.log(2) * n_tokens / n_bytes, rel=1e-6)
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_on_them(tiny_config, silent, monkeypatch):
+    events = []
+
+    def note(place, name):
+        real = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *arguments: events.append(name) or real(*arguments))
+
+    note(MetricsLog, "sync")
+    note(trainer, "save_checkpoint")
+    train(tiny_config(steps=9), say=silent)
+    assert events == ["sync", "save_checkpoint"] * 2
 
 
 def test_the_loss_falls_and_the_first_is_that_of_guessing(tiny_config, silent):
@@ -360,4 +388,5 @@ def test_lost_numbers_are_found_before_the_model_is_used(tiny_config, silent, mo
     config = tiny_config(**(rare | {f"{look}_every_steps": 2}))
     with pytest.raises(ConfigError, match=r"at step 1 .*gradient norm nan"):
         train(config, say=silent)
+    assert [record["step"] for record in read_metrics(config.out)] == [0]
     assert not (config.out / "samples").exists()
