@@ -257,6 +257,7 @@ def test_a_dollar_sign_in_a_token_is_one():
         (lambda: plot_attention(np.eye(2), ["a", "b"], head_titles=["x", "y"]), "2 head_titles for 1 heads"),
         (lambda: plot_losses({"run": ([1, 2], [3.0])}), "'run' has 2 steps and 1 losses"),
         (lambda: plot_next_tokens(np.ones(3), ["a"]), "1 labels for 3 probabilities"),
+        (lambda: plot_next_tokens([0.5, np.nan, np.inf], ["a"] * 3), "2 of 3 probabilities are nan or inf"),
         (lambda: plot_points(np.zeros((3, 3)), ["a"] * 3), r"a map needs \(n, 2\)"),
         (lambda: plot_points(np.zeros((3, 2)), ["a"]), "1 labels for 3 points"),
         (lambda: plot_points(np.zeros((3, 2)), ["a"] * 3, groups=["g"]), "1 groups for 3 points"),

@@ -1,6 +1,8 @@
 """`trace` reports what the model computed, and leaves no trace of its own."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -212,3 +214,46 @@ def test_under_autocast_the_weights_are_those_of_the_narrow_queries_and_keys():
     q, k, _ = (part.float().view(B, T, H, DH).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
     scores = (q @ k.transpose(-2, -1) / math.sqrt(DH)).masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf)
     torch.testing.assert_close(seen.attention_weights[0], scores.softmax(-1))  # float32's own rounding
+
+
+def test_what_another_thread_computes_meanwhile_is_not_in_the_trace():
+    model, token_ids = tiny_model(tiny_config()), tiny_ids()
+    expected = trace(model, token_ids)
+
+    def read_in_between(*_):
+        if threading.current_thread() is threading.main_thread():
+            pool.submit(model, tiny_ids(rows=1, tokens=3)).result()
+
+    with ThreadPoolExecutor(1) as pool:
+        for module in (model.blocks[1].attention.o_proj, model.final_norm):
+            module.register_forward_pre_hook(read_in_between)
+        seen = trace(model, token_ids)
+
+    for name, tensor in vars(seen).items():
+        torch.testing.assert_close(tensor, getattr(expected, name), **EXACT)
+
+
+def test_two_threads_trace_a_model_in_training_one_after_the_other():
+    model, token_ids = tiny_model(tiny_config(dropout=0.5)), tiny_ids()
+    expected = model(token_ids).detach()
+    model.train()
+    second_began, first_ended = threading.Event(), threading.Event()
+    others = []
+
+    def meet(*_):
+        if threading.current_thread() is not threading.main_thread():
+            second_began.set()
+            first_ended.wait(60)
+        elif not others:
+            others.append(pool.submit(trace, model, token_ids))
+            second_began.wait(0.2)  # in vain, where it has to wait for this one
+
+    with ThreadPoolExecutor(1) as pool:
+        model.blocks[0].register_forward_pre_hook(meet)
+        first = trace(model, token_ids)
+        first_ended.set()
+        second = others[0].result()
+
+    torch.testing.assert_close(first.logits, expected, **EXACT)
+    torch.testing.assert_close(second.logits, expected, **EXACT)
+    assert all(module.training for module in model.modules())

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,13 @@ def test_an_id_outside_the_vocabulary_is_named_with_the_valid_range(token_id, sh
 
 def test_the_first_and_the_last_id_of_the_vocabulary_are_valid():
     assert tiny_model(tiny_config())(torch.tensor([[0, V - 1]])).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(T,), (1, 2, T)])
+def test_token_ids_of_another_shape_are_refused_with_the_remedy(shape, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the type check would answer first
+    with pytest.raises(GenerationError, match=r"needs \(B, T\).*token_ids\[None\]"):
+        tiny_model(tiny_config())(torch.zeros(shape, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rope", "none"])

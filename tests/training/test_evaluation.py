@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from glassgpt.data import eval_windows
+from glassgpt.errors import TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.training.evaluation import evaluate, gzip_bits_per_byte, unigram_bits_per_byte
@@ -36,6 +37,18 @@ def test_the_held_out_loss_is_the_mean_over_all_tokens_however_they_are_batched(
 
     assert loss == pytest.approx(expected, abs=1e-12)
     assert model.training  # as it was
+
+
+def test_each_module_keeps_its_mode_even_when_the_evaluation_fails():
+    model, windows = make_model().train(), eval_windows(np.arange(60) % 13, 5)
+    model.blocks[1].eval()  # as when some layers are frozen
+    before = [module.training for module in model.modules()]
+
+    evaluate(model, windows, 3, CPU)
+    assert [module.training for module in model.modules()] == before
+    with pytest.raises(TokenizerError):
+        evaluate(model, (windows[0] + 13, windows[1]), 3, CPU)
+    assert [module.training for module in model.modules()] == before
 
 
 def test_evaluation_leaves_no_gradients_and_no_random_numbers_behind():

@@ -51,12 +51,17 @@ def plot_next_tokens(
     """Draw the `n` likeliest next tokens of `probabilities` (V,), the likeliest on top.
 
     Their names come from a tokenizer, or from a sequence of V labels. Raises DataError for another shape,
-    or when the labels are not V.
+    when the labels are not V, or when a probability is not a number.
     """
     values = as_array(probabilities, (1,), "The probabilities")
     if not hasattr(tokenizer_or_labels, "decode") and len(tokenizer_or_labels) != len(values):
         raise DataError(
             f"{len(tokenizer_or_labels):,} labels for {len(values):,} probabilities; give one to each."
+        )
+    n_bad = np.count_nonzero(~np.isfinite(values))
+    if n_bad:
+        raise DataError(
+            f"{n_bad:,} of {len(values):,} probabilities are nan or infinite. Look at the logits behind them."
         )
     likeliest = np.argsort(-values, kind="stable")[:n]
     if ax is None:

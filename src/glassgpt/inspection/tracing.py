@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,11 @@ from torch.utils.hooks import RemovableHandle
 from glassgpt.errors import DataError
 from glassgpt.model.attention import CausalSelfAttention, Surroundings
 from glassgpt.model.gpt import GPT
+from glassgpt.model.modes import evaluating
 from glassgpt.model.positions import rotate
+
+_one_at_a_time = threading.RLock()
+"""The first of two threads would put a model back in its mode while the second still reads with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ def trace(model: GPT, token_ids: Int[Tensor, "..."]) -> Trace:
     """Run `model` on `token_ids` (B, T), without dropout, and keep what its parts compute. Chapter 03.
 
     Forward hooks listen: the model's code and its logits are what they always are, and when this returns
-    or raises the hooks are gone and every module is back in its mode. Only the attention weights are
-    computed here, from the queries and keys, since the model's fused kernel never holds them.
+    or raises the hooks are gone and every module is back in its mode. Threads take turns. Only the attention
+    weights are computed here, from the queries and keys, since the model's fused kernel never holds them.
 
     They take L · B · H · T² numbers: 0.6 GB for GPT-2 124M and 1,024 tokens. Raises DataError unless
     `token_ids` is (B, T) with a token in it, and what the model raises.
@@ -54,11 +59,12 @@ def trace(model: GPT, token_ids: Int[Tensor, "..."]) -> Trace:
             f"For a single sequence pass token_ids[None]."
         )
     notes = _Notes(len(model.blocks))
-    with _evaluating(model), contextlib.ExitStack() as hooks:
+    with _one_at_a_time, evaluating(model), contextlib.ExitStack() as hooks:
         for layer, block in enumerate(model.blocks):
             for handle in _Listener(layer, notes).listen(block):
                 hooks.enter_context(handle)
-        hooks.enter_context(model.final_norm.register_forward_pre_hook(notes.before_final_norm))
+        before_final_norm = _in_this_thread(notes.before_final_norm)
+        hooks.enter_context(model.final_norm.register_forward_pre_hook(before_final_norm))
         logits = model(token_ids)
     return Trace(
         residual=notes.residual.all,
@@ -114,10 +120,10 @@ class _Listener:
 
     def listen(self, block: Any) -> list[RemovableHandle]:  # a Block: ModuleList forgets classes
         return [
-            block.register_forward_pre_hook(self.before_block),
-            block.attention.qkv_proj.register_forward_hook(self.after_qkv_proj),
-            block.attention.register_forward_hook(self.after_attention),
-            block.feedforward.down_proj.register_forward_pre_hook(self.before_down_proj),
+            block.register_forward_pre_hook(_in_this_thread(self.before_block)),
+            block.attention.qkv_proj.register_forward_hook(_in_this_thread(self.after_qkv_proj)),
+            block.attention.register_forward_hook(_in_this_thread(self.after_attention)),
+            block.feedforward.down_proj.register_forward_pre_hook(_in_this_thread(self.before_down_proj)),
         ]
 
     def before_block(self, _: nn.Module, inputs: tuple[Tensor, Surroundings]) -> None:
@@ -158,13 +164,12 @@ def _weights_and_values(
         return scores.masked_fill_(~visible, -math.inf).softmax(dim=-1), v
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode, and each module back in its own when the block ends."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+def _in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """`hook`, deaf to what other threads compute with the same model."""
+    here = threading.get_ident()
+
+    def listening(*seen: Any) -> None:
+        if threading.get_ident() == here:
+            hook(*seen)
+
+    return listening

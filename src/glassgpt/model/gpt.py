@@ -57,12 +57,12 @@ class GPT(nn.Module):
     def hidden(self, token_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
         """What the head reads: the residual stream behind the last block, normalised.
 
-        Raises GenerationError for more tokens than the context or the cache holds, TokenizerError for
-        an id outside the vocabulary.
+        Raises GenerationError for another shape, or more tokens than the context or the cache holds,
+        TokenizerError for an id outside the vocabulary.
         """
-        B, T = token_ids.shape
         n_read = 0 if cache is None else cache.n_tokens
         self._check(token_ids, n_read)
+        B, T = token_ids.shape
         if cache is not None:
             cache.check_room(B, T)
 
@@ -174,6 +174,11 @@ class GPT(nn.Module):
         save_model(self, None, Path(folder))
 
     def _check(self, token_ids: Tensor, n_read: int) -> None:
+        if token_ids.ndim != 2:
+            raise GenerationError(
+                f"token_ids has shape {tuple(token_ids.shape)}; the model needs (B, T). For a single "
+                f"sequence pass token_ids[None]."
+            )
         n_tokens, limit = n_read + token_ids.shape[1], self.config.context_length
         if n_tokens > limit:
             raise GenerationError(

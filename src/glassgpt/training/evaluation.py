@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from glassgpt.model.gpt import GPT
+from glassgpt.model.modes import evaluating
 from glassgpt.training.loss import linear_cross_entropy
 from glassgpt.training.precision import Execution
 
@@ -20,16 +21,14 @@ def evaluate(
     execution: Execution,
 ) -> float:
     """The mean loss over `windows` of (token_ids, targets), in nats a token, with dropout off. Chapter 05."""
-    was_training = model.training
-    model.eval()
     total, n_tokens = 0.0, 0
-    for token_ids, targets in zip(*(part.split(micro_batch_size) for part in windows), strict=True):
-        with execution.autocast():
-            hidden = model.hidden(token_ids.to(execution.device))
-            loss = linear_cross_entropy(hidden, model.head.weight, targets.to(execution.device))
-        total += loss.item() * targets.numel()
-        n_tokens += targets.numel()
-    model.train(was_training)
+    with evaluating(model):
+        for token_ids, targets in zip(*(part.split(micro_batch_size) for part in windows), strict=True):
+            with execution.autocast():
+                hidden = model.hidden(token_ids.to(execution.device))
+                loss = linear_cross_entropy(hidden, model.head.weight, targets.to(execution.device))
+            total += loss.item() * targets.numel()
+            n_tokens += targets.numel()
     return total / n_tokens
 
 
