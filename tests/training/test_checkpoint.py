@@ -301,3 +301,19 @@ def test_a_state_of_other_fields_is_refused(tmp_path, change):
     model, optimizer = trained()
     with pytest.raises(CheckpointError, match=r"state\.json has the fields step, "):
         load_checkpoint(folder, model, optimizer)
+
+
+def test_frozen_parameters_have_no_averages_to_miss(tmp_path):
+    def half_frozen(model):
+        model.blocks.requires_grad_(False)
+        return model, make_optimizer(model, OptimizerConfig())
+
+    model, optimizer = half_frozen(make_model())
+    model(torch.tensor([[1, 2, 3]])).sum().backward()
+    optimizer.step()
+    folder = save_checkpoint(tmp_path, model, None, optimizer, state_at(1))
+
+    loaded, fresh = half_frozen(load_for_use(tmp_path, "cpu")[0])
+    load_checkpoint(folder, loaded, fresh)
+
+    assert len(fresh.state) == len(optimizer.state) == 4  # two embeddings, a norm's weight and bias

@@ -197,6 +197,7 @@ def _fill_optimizer(
             )
         else:
             states[name][key] = tensor
+    states = {name: state for name, state in states.items() if state or parameters[name].requires_grad}
     problems += [f"missing     {name}" for name, state in states.items() if not state]
     if problems:
         raise CheckpointError(f"{folder / OPTIMIZER} does not fit the model:\n  " + "\n  ".join(problems))
