@@ -390,3 +390,16 @@ def test_lost_numbers_are_found_before_the_model_is_used(tiny_config, silent, mo
         train(config, say=silent)
     assert [record["step"] for record in read_metrics(config.out)] == [0]
     assert not (config.out / "samples").exists()
+
+
+def test_a_sample_of_weights_too_large_to_compute_with_stops_the_run(tiny_config, silent):
+    config = tiny_config(
+        optimizer=OptimizerConfig(lr=1e30, grad_clip=None),
+        schedule=ScheduleConfig(kind="constant", warmup_steps=0),
+        log_every_steps=99,
+        eval_every_steps=99,
+        sample_every_steps=1,
+        precision="float32",
+    )
+    with pytest.raises(ConfigError, match=r"A sample's logits are no numbers at step 1 \(lr 1e\+30\)"):
+        train(config, say=silent)

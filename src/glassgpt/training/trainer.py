@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glassgpt.data import Batches, TokenShards, eval_windows
-from glassgpt.errors import ConfigError
+from glassgpt.errors import ConfigError, GenerationError
 from glassgpt.model.folder import load_model
 from glassgpt.model.gpt import GPT
 from glassgpt.training.checkpoint import TrainState, load_checkpoint, prune_checkpoints, save_checkpoint
@@ -227,8 +227,11 @@ class _Training:
     def sample(self) -> None:
         self.check_numbers()
         self.check_weights()
-        with self.clock.paused():
-            text = write_sample(self.model, self.tokenizer, self.prompt, self.config, self.state.step)
+        try:
+            with self.clock.paused():
+                text = write_sample(self.model, self.tokenizer, self.prompt, self.config, self.state.step)
+        except GenerationError as fault:  # the prompt was checked at the start
+            raise self.lost("A sample's logits are no numbers", self.state.step) from fault
         self.say(f"step {self.state.step:,} writes: {' '.join(text.split())}")
 
     def save(self) -> None:
