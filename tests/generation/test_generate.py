@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch.backends import cuda
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glassgpt.by_hand import sampling as by_hand
 from glassgpt.errors import GenerationError
-from glassgpt.generation import SamplingConfig, generate
+from glassgpt.generation import SamplingConfig, generate, window
 from glassgpt.generation.sampling import row_generators
 
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=17)
@@ -298,3 +300,28 @@ def test_bad_prompts_are_refused_with_their_values_all_at_once(make_model):
         "top_k=8 is above vocab_size=7"
     )
     assert message_of(model, [1], vocab_size=32) == "vocab_size=32 must be 1 to 31, the model's own."
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_on_a_gpu_cudnn_plans_no_attention_for_each_length(make_model, use_cache, monkeypatch):
+    model, kernels, seen = make_model(), window.kernels_for, []
+    sampling = dataclasses.replace(GREEDY, use_cache=use_cache)
+    expected = list(generate(model, PROMPTS, sampling))
+    monkeypatch.setattr(window, "kernels_for", lambda _: kernels(torch.device("cuda")))
+    monkeypatch.setattr(window, "_faster_step", lambda _: None)
+    model.final_norm.register_forward_hook(
+        lambda *_: seen.append((cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled()))
+    )
+    assert list(generate(model, PROMPTS, sampling)) == expected
+    assert set(seen) == {(False, True)}
+    assert cuda.cudnn_sdp_enabled()
+
+
+def test_kernels_for_attention_that_the_caller_switched_off_stay_off():
+    kinds = [SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
+    for allowed, cudnn, math in ((kinds, False, True), (kinds[:1], True, False)):  # one of them must be left
+        with sdpa_kernel(allowed):
+            with window.kernels_for(torch.device("cuda")):
+                assert (cuda.cudnn_sdp_enabled(), cuda.math_sdp_enabled()) == (cudnn, math)
+                assert not cuda.flash_sdp_enabled()
+            assert cuda.cudnn_sdp_enabled()

@@ -10,10 +10,12 @@ A window depends on its own row only, so a batch gives what each of its prompts 
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.backends import cuda
 
 from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_compiled, why_not_native
 from glassgpt.generation.guessing import Guesser
@@ -53,7 +55,7 @@ class WindowReader:
         return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
 
     def _hidden(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        with OneDNNProducts() if self.device.type == "cpu" else contextlib.nullcontext():
+        with kernels_for(self.device):
             return self.model.hidden(torch.as_tensor(rows, device=self.device), cache)
 
 
@@ -180,6 +182,29 @@ class CachedWindowReader(WindowReader):
         if isinstance(self.step, NativeStep) and self.model.head.weight.dtype != dtype:
             dtype = torch.bfloat16
         return KVCache(self.model.config, n_rows, max_tokens, device=self.device, dtype=dtype)
+
+
+def kernels_for(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Inside, PyTorch takes the kernels that are the fastest for lengths it has not met yet."""
+    if device.type == "cpu":
+        return OneDNNProducts()
+    return _attention_without_plans() if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _attention_without_plans() -> Iterator[None]:
+    """No attention by cuDNN, which plans for tens of milliseconds whenever the number of keys is a new one.
+
+    On an H100 it would come first, and each token brings a new number. What the caller has switched off stays
+    off.
+    """
+    enabled = cuda.cudnn_sdp_enabled()
+    has_others = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()
+    cuda.enable_cudnn_sdp(enabled and not has_others)
+    try:
+        yield
+    finally:
+        cuda.enable_cudnn_sdp(enabled)
 
 
 def runs_ahead(device: torch.device) -> bool:
