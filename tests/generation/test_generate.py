@@ -325,3 +325,11 @@ def test_kernels_for_attention_that_the_caller_switched_off_stay_off():
                 assert (cuda.cudnn_sdp_enabled(), cuda.math_sdp_enabled()) == (cudnn, math)
                 assert not cuda.flash_sdp_enabled()
             assert cuda.cudnn_sdp_enabled()
+
+
+@BOTH
+def test_random_numbers_come_from_the_cpu_whatever_the_default_device_is(make_model, sampling):
+    model = make_model()
+    expected = list(generate(model, PROMPTS, sampling))
+    with torch.device("meta"):  # as torch.set_default_device would
+        assert list(generate(model, PROMPTS, sampling)) == expected

@@ -197,7 +197,9 @@ def test_a_draw_equals_the_walk_by_hand():
 def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_token(
     monkeypatch, number, expected
 ):
-    monkeypatch.setattr(torch, "rand", lambda *size, generator, dtype: torch.full(size, number, dtype=dtype))
+    monkeypatch.setattr(
+        torch, "rand", lambda *size, generator, dtype, device: torch.full(size, number, dtype=dtype)
+    )
     probabilities = torch.tensor(
         [
             [0.0, 1.0, 0.0],

@@ -132,7 +132,7 @@ def seen_tokens(
     rows: Sequence[Sequence[int]], vocab_size: int, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "B V"]:
     """True where a row has the token."""
-    seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool)
+    seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device="cpu")
     for row, token_ids in zip(seen, rows, strict=True):
         row[list(token_ids)] = True
     return seen.to(device)
@@ -159,11 +159,13 @@ def draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generat
 
     Inverse transform sampling: lay the probabilities end to end, let one uniform number point at a place.
     """
-    uniform = torch.cat([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators])
+    uniform = torch.cat(
+        [torch.rand(1, generator=generator, dtype=torch.double, device="cpu") for generator in generators]
+    )
     if probabilities.device.type == "cuda":
         return _places_in_parallel(probabilities, uniform.to(probabilities.device, non_blocking=True))
     # A CPU sums in order and in float64, so that a probability of 0 has no place a number could point at.
-    token_ids = torch.empty(len(probabilities), dtype=torch.long)
+    token_ids = torch.empty(len(probabilities), dtype=torch.long, device="cpu")
     for row, values in enumerate(probabilities.cpu()):
         ends = values.double().cumsum(dim=0)  # (V,); of one row at a time, which fits a processor's cache
         place = uniform[row, None] * ends[-1]
