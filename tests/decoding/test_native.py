@@ -134,8 +134,8 @@ def test_bfloat16_throughout_stays_within_its_own_rounding():
 @pytest.mark.parametrize("kind", KINDS[::7], ids=lambda kind: "-".join(map(str, kind.values())))
 @pytest.mark.parametrize("n_rows", [1, 5])
 def test_quantised_weights_are_multiplied_as_they_are(to, kind, n_rows, monkeypatch):
-    model = quantize(a_model(**kind), to)
     monkeypatch.setattr("glassgpt.decoding.quantization.multiplies_bfloat16", lambda _: False)
+    model = quantize(a_model(**kind), to)
     # PyTorch's products are float32's now; of int8, the step rounds activations to 16 bits at most
     assert largest_difference(model, n_rows) < (3e-6 if to == "bfloat16" else 3e-4)
 

@@ -51,6 +51,23 @@ def test_the_small_model_is_the_large_one_with_rounded_matrices(to, fields, in_b
     assert logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+def test_a_small_layer_is_compiled_in_one_piece(to):
+    linear = quantize(a_model(), to).blocks[0].feedforward.up_proj
+    x = torch.randn(3, 64)
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)  # which takes no second piece
+    assert torch.equal(compiled(x), linear(x))
+
+
+def test_a_small_layer_multiplies_in_what_its_new_device_has(monkeypatch):
+    linear = quantize(a_model(), "int8").blocks[0].feedforward.up_proj
+    for has_bfloat16 in (True, False):
+        monkeypatch.setattr(
+            "glassgpt.decoding.quantization.multiplies_bfloat16", lambda _, answer=has_bfloat16: answer
+        )
+        assert linear.to("meta").in_bfloat16 == has_bfloat16
+
+
 def test_quantising_leaves_the_model_alone():
     model = a_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

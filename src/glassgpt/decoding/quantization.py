@@ -5,7 +5,8 @@ biases, positions, and what flows between them stay float32; for the C++ step ke
 """
 
 import copy
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,16 @@ class QuantizedLinear(nn.Module):
         if scale is not None:
             heaviest_row = int(weight.abs().sum(dim=1).max())
             self.largest_activation = min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row))
+        # Asked in `forward`, it would cut what is compiled in two.
+        self.in_bfloat16 = multiplies_bfloat16(weight.device)
+
+    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(change, recurse)
+        self.in_bfloat16 = multiplies_bfloat16(self.weight.device)  # it may have moved
+        return self
 
     def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
-        dtype = torch.bfloat16 if multiplies_bfloat16(x.device) else x.dtype
+        dtype = torch.bfloat16 if self.in_bfloat16 else x.dtype
         y = F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)
         if self.scale is not None:
             y = y * self.scale
