@@ -240,6 +240,7 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # PyTorch's own stream for recordings is of the first device that made one, and records no other.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = run()
         return graph.replay, output
