@@ -1,8 +1,10 @@
 """The step for a GPU, as far as a CPU can tell: its arithmetic, its compiler, and its bookkeeping."""
 
+import contextlib
 import subprocess
 import sys
 import warnings
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, generate, window
 from glassgpt.model import GPT, KVCache
 from tests.decoding.models import KINDS, a_model, record_by_running
+from tests.house.repository import ROOT
 
 
 @pytest.fixture
@@ -191,11 +194,48 @@ def test_the_step_asks_its_device_for_no_number_and_uses_no_other(kind, on_the_c
     assert {(part.device.type, part.shape) for part in logits} == {("meta", (3, 53))}
 
 
+def test_a_recording_is_made_on_a_stream_of_its_own_device(monkeypatch):
+    devices, streams = [], []
+
+    @contextlib.contextmanager
+    def on(device):
+        devices.append(device)
+        yield
+        devices.pop()
+
+    def make_stream():
+        streams.append(MagicMock(device=devices[-1]))
+        return streams[-1]
+
+    recorded = MagicMock()
+    for name, stand_in in {"device": on, "Stream": make_stream, "graph": recorded}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    for name in ("CUDAGraph", "current_stream", "stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    for device in map(torch.device, ("cuda:0", "cuda:1")):
+        compiled.record(lambda: None, device)
+        assert recorded.call_args.kwargs["stream"] is streams[-1]
+        assert streams[-1].device == device
+
+
+ON_A_GPU = """
+import warnings
+from glassgpt.decoding import compile_decoding
+from glassgpt.generation import SamplingConfig, generate
+from tests.decoding.models import a_model
+
+model = a_model().to("cuda")
+prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperature=0.0)
+expected = list(generate(model, prompts, sampling))
+warnings.filterwarnings("error", message="The decoding step could not")
+assert list(generate(compile_decoding(model), prompts, sampling)) == expected
+"""
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")
 def test_on_a_gpu_the_recorded_step_writes_the_same_text():
-    model = a_model().cuda()
-    prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperature=0.0)
-    expected = list(generate(model, prompts, sampling))
-    with warnings.catch_warnings(action="ignore"):  # the compiler recommends TF32, say
-        warnings.filterwarnings("error", message="The decoding step could not")
-        assert list(generate(compile_decoding(model), prompts, sampling)) == expected
+    """In a process of its own, as above."""
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_GPU], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
