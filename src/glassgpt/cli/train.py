@@ -12,7 +12,7 @@ Train a GPT on a corpus. Everything the run is goes into its folder: settings, m
 curve and checkpoints. Ctrl-C finishes the step and saves.
 
   --config FILE   start from the settings in a JSON file, or of another run folder; flags given here win
-  --resume RUN    go on with the run in that folder, exactly as if it had never stopped
+  --resume RUN    go on with the run in that folder, as if it had never stopped
 
 Examples:
   glassgpt train                                              a small model of Python's documentation

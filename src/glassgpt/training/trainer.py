@@ -1,7 +1,8 @@
 """The training loop: batches in, a smaller loss out. Chapter 06.
 
 Step n of a run is a function of the weights, the optimizer's averages and (config, n) alone. That is why a
-run that was interrupted anywhere, and goes on from a checkpoint, is bit for bit the run that was not.
+run that was interrupted anywhere, and goes on from a checkpoint, is bit for bit the run that was not; on a
+GPU up to rounding, as it adds some gradients in no fixed order.
 """
 
 import hashlib
