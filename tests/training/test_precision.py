@@ -1,6 +1,7 @@
 """Device, precision and compilation are chosen, and said out loud."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,12 @@ from glassgpt.training.precision import choose_execution
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """A machine with a C++ compiler and Triton."""
+    """A machine with compilers for C and C++, Triton, and Python's headers."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(precision, "find_spec", lambda name: name)
+    monkeypatch.setattr(precision, "_python_header", lambda: Path(__file__))
 
 
 def test_what_is_asked_for_is_what_is_used(compiler):
@@ -35,7 +39,7 @@ def test_on_a_processor_auto_takes_bfloat16_only_where_it_has_instructions_for_i
     assert f"(it {words}), kernels as they come (compiling takes half a minute" in execution.describe()
 
 
-@pytest.mark.parametrize(("steps", "compiled"), [(100, False), (100_000, True)])
+@pytest.mark.parametrize(("steps", "compiled"), [(100, False), (5_000, False), (100_000, True)])
 def test_a_gpu_gets_compiled_kernels_where_the_run_is_long_enough(monkeypatch, compiler, steps, compiled):
     monkeypatch.setattr(precision, "choose_device", torch.device)
     config = TrainConfig(device="cuda", precision="bfloat16", model=gpt2("124M"), steps=steps)
@@ -50,21 +54,35 @@ def test_a_gpu_gets_compiled_kernels_where_the_run_is_long_enough(monkeypatch, c
 
 @pytest.mark.parametrize(
     ("device", "absent", "words"),
-    [("cpu", "compiler", r"a C\+\+ compiler such as g\+\+"), ("cuda", "triton", "Triton")],
+    [
+        ("cpu", "g++", r"a C\+\+ compiler such as g\+\+"),
+        ("cuda", "g++", r"a C\+\+ compiler such as g\+\+"),
+        ("cuda", "triton", "Triton"),
+        ("cuda", "gcc", "a C compiler such as gcc"),
+        ("cuda", "Python.h", r"Python\.h \(Debian: apt-get install python3-dev\)"),
+    ],
 )
 def test_without_a_compiler_auto_does_without_and_on_is_a_config_error(
     monkeypatch, compiler, device, absent, words
 ):
     monkeypatch.setattr(precision, "choose_device", torch.device)
-    if absent == "compiler":
-        monkeypatch.setattr(shutil, "which", lambda name: None)
-    else:
+    if absent == "triton":
         monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    elif absent == "Python.h":
+        monkeypatch.setattr(precision, "_python_header", lambda: Path("nowhere/Python.h"))
+    else:
+        other = "gcc" if absent == "g++" else "g++"
+        monkeypatch.setattr(shutil, "which", lambda name: name if name == other else None)
     settings = {"device": device, "precision": "float32", "model": gpt2("124M"), "steps": 10**6}
     assert not choose_execution(TrainConfig(**settings)).compiled
     assert not choose_execution(TrainConfig(**settings, compile="off")).compiled
     with pytest.raises(ConfigError, match=rf"compile=on needs {words}, which is not here\. Install it"):
         choose_execution(TrainConfig(**settings, compile="on"))
+
+
+def test_pythons_header_is_looked_for_where_this_python_keeps_its_own():
+    assert precision._python_header().name == "Python.h"
+    assert precision._python_header().parent.name.startswith("python3.")
 
 
 def test_autocast_reaches_products_and_spares_weights():

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shutil
+import sysconfig
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -14,8 +16,8 @@ from glassgpt.model.costs import estimate
 from glassgpt.training.config import TrainConfig
 from glassgpt.training.processor import fit_threads, keep_freed_memory
 
-_COMPILING_PAYS_FROM = 1e16
-"""FLOPs of a run behind which compiling has earned back its minute on a GPU: some minutes of a small one."""
+_COMPILING_PAYS_FROM = 1e17
+"""FLOPs of a run behind which compiling should have earned back its minute: some six minutes of an H100."""
 
 _AS_ASKED = "as asked"
 
@@ -96,12 +98,29 @@ def _choose_compiling(config: TrainConfig, device: torch.device) -> tuple[bool, 
 
 
 def _missing_for_compiling(device: torch.device) -> str | None:
-    compilers = [os.environ.get("CXX"), "g++", "clang++", "cl"]
-    if not any(compiler and shutil.which(compiler) for compiler in compilers):
+    if not _is_here(os.environ.get("CXX"), "g++", "clang++", "cl"):
         return "a C++ compiler such as g++"
-    if device.type == "cuda" and find_spec("triton") is None:
-        return "Triton"
+    if device.type == "cuda":
+        if find_spec("triton") is None:
+            return "Triton"
+        # Triton compiles the C code that launches its kernels: at the first of them, in the middle of a step.
+        if not _is_here(os.environ.get("CC"), "gcc", "clang", "cl"):
+            return "a C compiler such as gcc"
+        if not _python_header().is_file():
+            return "Python.h (Debian: apt-get install python3-dev)"
     return None
+
+
+def _is_here(*commands: str | None) -> bool:
+    """Whether one of them can be run."""
+    return any(command and shutil.which(command) for command in commands)
+
+
+def _python_header() -> Path:
+    """Where Triton looks for what an extension of Python includes."""
+    scheme = sysconfig.get_default_scheme()
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme  # Debian's own, for what pip installs
+    return Path(sysconfig.get_path("include", scheme), "Python.h")
 
 
 def _flops(config: TrainConfig) -> float:
