@@ -109,7 +109,9 @@ def measure(options: argparse.Namespace) -> int:
     device = "cuda" if machine["gpu"] else "cpu"
     rows = chosen(options.rows) or [row for row in ROWS if row.in_default_set and row.device == device]
     say(f"{key(machine)}; {len(rows)} rows")
-    limits: dict[str, float] = alone(measure_limits, options.quick)
+    limits: dict[str, float] = {}
+    for device in sorted({row.device for row in rows if why_not(row, bool(machine["gpu"])) is None}):
+        limits |= alone(measure_limits, options.quick, device)
     for name in limits:
         say(f"limit: {limit_text(name, limits)}")
     started, failed, readings = time.perf_counter(), [], []

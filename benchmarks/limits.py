@@ -32,14 +32,12 @@ def limit_text(name: str, limits: dict[str, float]) -> str:
     return f"{name} {figure(limits[name] / 1e9)} {LIMITS[name]}"
 
 
-def measure_limits(quick: bool) -> dict[str, float]:
-    """The limits of this machine, its GPU's included; in a process of its own."""
-    import torch
-
-    found = matrix_limits("cpu", 1024 if quick else 4096) | {READ: read_limit(27 if quick else 30)}
-    if torch.cuda.is_available():
+def measure_limits(quick: bool, device: str) -> dict[str, float]:
+    """The limits of this machine's CPU, or of its GPU ("cuda"); in a process of its own."""
+    if device == "cuda":
         on_gpu = matrix_limits("cuda", 2048 if quick else 8192) | {READ: cuda_read_limit(28 if quick else 33)}
-        found |= {f"GPU {name}": limit for name, limit in on_gpu.items()}
+        return {f"GPU {name}": limit for name, limit in on_gpu.items()}
+    found = matrix_limits("cpu", 1024 if quick else 4096) | {READ: read_limit(27 if quick else 30)}
     found[MATRIX] = max(found[FLOAT32], found[BFLOAT16])
     return found
 

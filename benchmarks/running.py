@@ -28,7 +28,7 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     reached = []
     for number in range(1, n_rounds + 1):
         if row.bound is not None:
-            reached.append(alone(measure_limits, setting.quick))
+            reached.append(alone(measure_limits, setting.quick, row.device))
             say(f"{row.name}: round {number} of {n_rounds}, {limit_text(row.bound.limit, reached[-1])}")
         for side in row.sides:
             if side.name not in missing:
@@ -46,7 +46,7 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     return {
         "sides": {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides},
         "check": {"agrees": check.agrees, "how": check.how},
-        "limits": {name: max(found[name] for found in reached) for name in limits} if reached else limits,
+        "limits": {name: max(found[name] for found in reached) for name in reached[0]} if reached else limits,
         "bound_in_rounds": [found[row.bound.limit] for found in reached] if row.bound else [],
         "versions": versions({name for side in row.sides for name in packages(side)}),
     }

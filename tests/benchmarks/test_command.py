@@ -11,7 +11,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import running
 from benchmarks.catalogue import ROWS
-from benchmarks.limits import LIMITS
+from benchmarks.limits import LIMITS, READ
 from benchmarks.processes import alone
 from benchmarks.results import read_results
 from benchmarks.rows import Ratio, Setting, Side, Taken
@@ -145,6 +145,26 @@ def test_rows_for_a_gpu_wait_for_one(measuring, tmp_path, capsys):
     measuring(rows, "on-gpu", "--out", str(tmp_path))
 
     assert "on-gpu: needs a CUDA GPU, and PyTorch finds none here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "devices"), [([], ["cuda"]), (["on-cpu"], ["cpu"]), (["on-*"], ["cpu", "cuda"])]
+)
+def test_only_those_limits_are_measured_that_rows_are_held_to(
+    names, devices, measuring, tmp_path, monkeypatch
+):
+    measured = []
+
+    def alone(function, *arguments):
+        if function is command.describe_machine:
+            return {**MACHINE, "gpu": "GPU 11"}
+        measured.append(arguments[1])
+        return {READ: 100.0}
+
+    monkeypatch.setattr(command, "alone", alone)
+    rows = [make_row(name="on-cpu"), make_row(name="on-gpu", device="cuda")]
+    assert measuring(rows, *names, "--out", str(tmp_path)) == 0
+    assert measured == devices
 
 
 def test_a_row_that_cannot_be_measured_here_says_what_it_needs(measuring, tmp_path, capsys):

@@ -10,8 +10,8 @@ def measured_with(monkeypatch, bound: Bound | None) -> tuple[dict, list[str]]:
     measured after whom."""
     speeds, order = iter([5e9, 9e9, 7e9]), []
 
-    def limits(quick: bool) -> dict[str, float]:
-        order.append("limit")
+    def limits(quick: bool, device: str) -> dict[str, float]:
+        order.append(f"limit of {device}")
         return {READ: next(speeds)}
 
     def side(name: str) -> Side:
@@ -35,7 +35,7 @@ def measured_with(monkeypatch, bound: Bound | None) -> tuple[dict, list[str]]:
 
 def test_the_limit_is_measured_in_each_round_of_a_row_that_it_counts_for(monkeypatch):
     measured, order = measured_with(monkeypatch, Bound(READ, 1e9, "bytes"))
-    assert order == ["limit", OURS, "peer"] * 3
+    assert order == ["limit of cpu", OURS, "peer"] * 3
     assert measured["limits"] == {READ: 9e9}  # the best of these minutes, not of an earlier one
     assert measured["bound_in_rounds"] == [5e9, 9e9, 7e9]
     assert measured["check"]["agrees"]
