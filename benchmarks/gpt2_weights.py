@@ -55,14 +55,14 @@ def load_ours(setting: Setting, numbers: Literal["float32", "bfloat16", "int8"])
     return quantize(model, numbers)
 
 
-def load_theirs(setting: Setting) -> Any:
+def load_theirs(setting: Setting, device: str = "cpu") -> Any:
     """transformers' model in float32."""
     from transformers import GPT2LMHeadModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return GPT2LMHeadModel.from_pretrained(their_folder(setting)).eval()
+    return GPT2LMHeadModel.from_pretrained(their_folder(setting)).to(device).eval()
 
 
 def random_prompts(n_prompts: int, n_tokens: int) -> list[list[int]]:

@@ -95,23 +95,27 @@ def referee(task: Task, allowed: float, setting: Setting, outputs: Mapping[str, 
     """
     import torch
 
-    model = load_theirs(setting)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("highest")  # no TF32, even where the environment asks for it
+    model = load_theirs(setting, device)
     said, far = [], {}
     for name, rows in outputs.items():
         lost, n_same, n_tokens = 0.0, 0, 0
         for prompt, row in zip(task.prompts(), rows, strict=True):
             with torch.inference_mode():
-                logits = model(torch.tensor([prompt + row])).logits[0, len(prompt) - 1 : -1]  # (T, V)
-            chosen = logits.gather(1, torch.tensor(row)[:, None])[:, 0]
+                token_ids = torch.tensor([prompt + row], device=device)
+                logits = model(token_ids).logits[0, len(prompt) - 1 : -1]  # (T, V)
+            chosen = logits.gather(1, token_ids[0, len(prompt) :, None])[:, 0]
             behind = logits.amax(1) - chosen
             lost, n_same = max(lost, behind.max().item()), n_same + int((behind == 0).sum())
             n_tokens += len(row)
         far[name] = lost
         said.append(f"{name} {100 * n_same / n_tokens:.1f}% (at most {lost:.2g} behind)")
     spread = logits.std().item()
+    where = " on the GPU" if device == "cuda" else ""
     return Check(
         far[OURS] <= allowed,
-        f"of the tokens that each wrote, so many are what transformers in float32 finds likeliest behind the "
-        f"same text: {', '.join(said)}. Its scores have a deviation of {spread:.2g}; ours may be {allowed:g} "
-        "behind the highest.",
+        f"of the tokens that each wrote, so many are what transformers in float32{where} finds likeliest "
+        f"behind the same text: {', '.join(said)}. Its scores have a deviation of {spread:.2g}; ours may be "
+        f"{allowed:g} behind the highest.",
     )

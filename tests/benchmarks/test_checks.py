@@ -127,11 +127,11 @@ def test_a_text_is_written_to_warm_up_and_its_first_token_can_be_the_figure(sett
 )
 def test_the_referee_finds_how_far_a_token_is_behind_the_likeliest(setting, monkeypatch, ours, agrees, said):
     def read(token_ids):
-        logits = torch.zeros(*token_ids.shape, 11)
+        logits = torch.zeros(*token_ids.shape, 11, device=token_ids.device)
         logits[..., 7], logits[..., 8] = 1.0, 0.75
         return SimpleNamespace(logits=logits)
 
-    monkeypatch.setattr(texts, "load_theirs", lambda setting: read)
+    monkeypatch.setattr(texts, "load_theirs", lambda setting, device: read)
 
     check = texts.referee(texts.Task(1, 5, 3), 0.5, setting, {"ours": [ours], "peer": [[9, 9, 9]]})
 
