@@ -1,7 +1,9 @@
 """Training and generating on a CUDA GPU, everybody in bfloat16 and compiled.
 
 Training: weights in float32, products in bfloat16, fused AdamW. A measurement is some steps, waited for at
-their end; the first one, in which all is compiled, does not count. Generating: all weights in bfloat16.
+their end; the steps before, in which all is compiled, do not count. Generating: all weights in bfloat16.
+
+Compiling takes most of the time, in each process anew. So there is one round, and several measurements in it.
 """
 
 import warnings
@@ -13,26 +15,29 @@ from benchmarks.decoding import ALLOWED, prepare
 from benchmarks.decoding_peers import write_transformers
 from benchmarks.gpt2_weights import our_folder
 from benchmarks.limits import CUDA_BFLOAT16, CUDA_READ
+from benchmarks.processes import seconds
 from benchmarks.rows import OURS, Bound, Row, Setting, Side, Taken
 from benchmarks.texts import Task, Text, collect, referee, time_texts
-from benchmarks.training import check_losses, same_start, speeds, their_model
+from benchmarks.training import check_losses, same_start, their_model
 from glassgpt.model import ModelConfig, gpt2
 from glassgpt.model.costs import count_parameters, estimate
 
-STEPS = 5
+WARMUP_STEPS = 3
 MEASUREMENTS = 4
 
 
-def group_speeds(step: Callable[[], object], n_tokens: int, setting: Setting) -> list[float]:
-    """Tokens/s of groups of steps, between which alone the processor waits for the GPU."""
+def group_speeds(step: Callable[[], object], n_steps: int, n_tokens: int, setting: Setting) -> list[float]:
+    """Tokens/s of groups of `n_steps`, between which alone the processor waits for the GPU."""
     import torch
 
-    def several() -> None:
-        for _ in range(STEPS):
+    def several(n_steps: int) -> None:
+        for _ in range(n_steps):
             step()
         torch.cuda.synchronize()
 
-    return speeds(several, STEPS * n_tokens, MEASUREMENTS, setting)
+    several(WARMUP_STEPS)
+    taken = [seconds(partial(several, n_steps)) for _ in range(1 if setting.quick else MEASUREMENTS)]
+    return [n_steps * n_tokens / second for second in taken]
 
 
 def peak_memory() -> dict[str, float]:
@@ -41,7 +46,7 @@ def peak_memory() -> dict[str, float]:
     return {"peak GB of the GPU": torch.cuda.max_memory_allocated() / 1e9}
 
 
-def train_ours(config: ModelConfig, B: int, T: int, setting: Setting) -> Taken:
+def train_ours(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setting) -> Taken:
     import torch
 
     from glassgpt.training import TrainConfig, linear_cross_entropy
@@ -61,20 +66,20 @@ def train_ours(config: ModelConfig, B: int, T: int, setting: Setting) -> Taken:
     batch = token_ids.cpu(), targets.cpu()  # as the loop has it
     rounded = step([batch])[0].item()
     return Taken(
-        group_speeds(lambda: step([batch]), B * T, setting),
+        group_speeds(lambda: step([batch]), n_steps, B * T, setting),
         output={"float32": exact, "as trained": rounded},
         beside=peak_memory(),
         note=str(execution.dtype).removeprefix("torch."),
     )
 
 
-def train_theirs(config: ModelConfig, B: int, T: int, setting: Setting) -> Taken:
+def train_theirs(config: ModelConfig, B: int, T: int, n_steps: int, setting: Setting) -> Taken:
     import torch
 
     with torch.device("cuda"):
         ours, ids = same_start(config, B, T)
+        model = their_model(ours, 0.0)
     token_ids = ids[:, :-1].contiguous()
-    model = their_model(ours, 0.0).to("cuda")
     del ours
     model.eval()
     with torch.no_grad():
@@ -90,7 +95,7 @@ def train_theirs(config: ModelConfig, B: int, T: int, setting: Setting) -> Taken
         optimizer.step()
         optimizer.zero_grad()
 
-    return Taken(group_speeds(step, B * T, setting), {"float32": exact}, beside=peak_memory())
+    return Taken(group_speeds(step, n_steps, B * T, setting), {"float32": exact}, beside=peak_memory())
 
 
 def write_ours(compiled: bool, task: Task, setting: Setting) -> Taken:
@@ -125,31 +130,30 @@ def bytes_read(task: Task) -> Bound:
     )
 
 
-def training_row(name: str, B: int, rounds: int) -> Row:
+def training_row(name: str, B: int, n_steps: int) -> Row:
     config = gpt2(name)
     T = config.context_length
+    ours, theirs = (partial(train, config, B, T, n_steps) for train in (train_ours, train_theirs))
     operations = estimate(config, tokens=T).training_flops_per_token
     return Row(
         name=f"gpu-train-{name.lower()}",
         what=f"train {name} on the GPU, batch {B} × {T}",
         unit="tokens/s",
         how=f"a step is forward, backward and fused AdamW on {B} × {T} tokens, without dropout, in bfloat16 "
-        f"by autocast and compiled; {STEPS} steps are one measurement.",
-        sides=(
-            Side(OURS, partial(train_ours, config, B, T)),
-            Side("transformers", partial(train_theirs, config, B, T), "transformers"),
-        ),
+        f"by autocast and compiled; {WARMUP_STEPS} steps, in which all is compiled, do not count; then "
+        f"come {MEASUREMENTS} measurements of {n_steps} steps.",
+        sides=(Side(OURS, ours), Side("transformers", theirs, "transformers")),
         check=check_losses,
         bound=Bound(
             CUDA_BFLOAT16, operations, f"6N + 12·L·H·Q·T = {operations / 1e9:.3g} G operations a token"
         ),
-        rounds=rounds,
+        rounds=1,
         device="cuda",
     )
 
 
-def decoding_row(n_rows: int, rounds: int) -> Row:
-    task = Task(n_prompts=n_rows, prompt_tokens=64, new_tokens=192)
+def decoding_row(n_rows: int) -> Row:
+    task = Task(n_prompts=n_rows, prompt_tokens=64, new_tokens=192, warm_up_whole=True)
     theirs: dict[str, Any] = {"device": "cuda", "numbers": "bfloat16"}
     return Row(
         name=f"gpu-decode-{n_rows}",
@@ -157,7 +161,8 @@ def decoding_row(n_rows: int, rounds: int) -> Row:
         unit="tokens/s",
         how=f"{task.n_prompts} × {task.prompt_tokens} random tokens, {task.new_tokens} new ones; the time "
         "runs from the first new token to the last, so that what is compiled or recorded before does not "
-        "count. Every process writes 8 tokens to warm up, and is then timed twice.",
+        "count. Every process writes all of them once to warm up, as what is compiled may depend on how many "
+        "they are, and is then timed twice.",
         sides=(
             Side(OURS, partial(write_ours, True, task)),
             Side("ours as it comes, not compiled", partial(write_ours, False, task)),
@@ -171,14 +176,14 @@ def decoding_row(n_rows: int, rounds: int) -> Row:
         check=partial(referee, task, ALLOWED["bfloat16"]),
         prepare=prepare,
         bound=bytes_read(task),
-        rounds=rounds,
+        rounds=1,
         device="cuda",
     )
 
 
 ROWS = [
-    training_row("124M", B=32, rounds=2),
-    training_row("1558M", B=8, rounds=1),
-    decoding_row(1, rounds=2),
-    decoding_row(256, rounds=1),
+    training_row("124M", B=32, n_steps=5),
+    training_row("1558M", B=8, n_steps=2),
+    decoding_row(1),
+    decoding_row(256),
 ]

@@ -26,6 +26,8 @@ class Task:
     """The figure is the seconds to the first new token, not the tokens/s behind it."""
     prompt: tuple[int, ...] = ()
     """In place of random ones."""
+    warm_up_whole: bool = False
+    """Warm up with as many tokens as are timed: on a GPU some code is compiled for their number."""
 
     def prompts(self) -> list[list[int]]:
         if self.prompt:
@@ -66,10 +68,10 @@ Write = Callable[[list[list[int]], int], Text]
 
 
 def time_texts(write: Write, task: Task, setting: Setting, n_texts: int = 2) -> Taken:
-    """Write eight tokens to warm up, then the text `n_texts` times for the figures."""
+    """Write eight tokens, or the whole text, to warm up, then the text `n_texts` times for the figures."""
     prompts = task.prompts()
     n_tokens = min(8, task.new_tokens) if setting.quick else task.new_tokens
-    write(prompts, 8)
+    write(prompts, n_tokens if task.warm_up_whole else 8)
     texts = [write(prompts, n_tokens) for _ in range(1 if setting.quick else n_texts)]
     if task.only_first:
         return Taken([text.first_seconds for text in texts], output=texts[0].rows)

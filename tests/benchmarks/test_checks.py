@@ -117,6 +117,17 @@ def test_a_text_is_written_to_warm_up_and_its_first_token_can_be_the_figure(sett
     assert taken.output == [[3, 3, 3]]
 
 
+def test_where_code_is_compiled_for_their_number_as_many_tokens_warm_up_as_are_timed(tmp_path):
+    calls = []
+
+    def write(prompts, n_tokens):
+        calls.append(n_tokens)
+        return texts.collect(time.sleep(0.001) or [3] for _ in range(n_tokens))
+
+    texts.time_texts(write, texts.Task(1, 5, 11, warm_up_whole=True), Setting(tmp_path))
+    assert calls == [11, 11, 11]
+
+
 @pytest.mark.parametrize(
     ("ours", "agrees", "said"),
     [

@@ -1,8 +1,13 @@
 """The rows for a GPU, as far as a machine without one can tell."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from benchmarks import gpu
 from benchmarks.gpu import ROWS, bytes_read
+from benchmarks.rows import Setting
 from benchmarks.running import why_not
 from benchmarks.texts import Task
 
@@ -18,3 +23,14 @@ def test_a_token_reads_its_share_of_the_weights_and_its_own_keys_and_values(n_ro
     keys_and_values = 2 * 2 * 12 * 768 * (64 + 192 / 2)
     task = Task(n_prompts=n_rows, prompt_tokens=64, new_tokens=192)
     assert bytes_read(task).amount == weights / n_rows + keys_and_values
+
+
+@pytest.mark.parametrize(("quick", "n_measured"), [(False, gpu.MEASUREMENTS), (True, 1)])
+def test_steps_are_waited_for_at_the_end_of_each_measurement_and_compiling_before_the_first(
+    quick, n_measured, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("wait"))
+    speeds = gpu.group_speeds(lambda: calls.append("step"), 2, 7, Setting(Path(), quick=quick))
+    assert len(speeds) == n_measured
+    assert calls == [*["step"] * gpu.WARMUP_STEPS, "wait", *["step", "step", "wait"] * n_measured]
