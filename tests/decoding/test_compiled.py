@@ -138,7 +138,7 @@ def test_caches_have_few_sizes_and_none_beyond_the_context():
 
 COMPILING = """
 import torch
-from glassgpt.decoding import CompiledStep, compiled
+from glassgpt.decoding import CompiledStep, compiled, quantize
 from glassgpt.model import GPT, KVCache, ModelConfig
 
 graphs = []
@@ -159,13 +159,16 @@ with torch.inference_mode():
     for n_columns in range(3, 13):
         CompiledStep(model).logits([3], KVCache(model.config, 1, n_columns, dtype=torch.float64))
     print(len(graphs))
+    for to in ("bfloat16", "int8"):
+        CompiledStep(quantize(model, to)).logits([3], KVCache(model.config, 1, 17))
+    print(len(graphs))
 """
 
 
 def test_all_blocks_share_what_is_compiled_once_for_each_of_many_shapes():
     """In a process of its own: the tests' checks of shapes cannot be compiled."""
     done = subprocess.run([sys.executable, "-c", COMPILING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1\n11\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1\n11\n13\n"), done.stderr
 
 
 def test_the_head_is_padded_and_what_was_added_is_not_seen(monkeypatch):

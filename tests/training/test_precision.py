@@ -59,6 +59,7 @@ def test_a_gpu_gets_compiled_kernels_where_the_run_is_long_enough(monkeypatch, c
         ("cuda", "g++", r"a C\+\+ compiler such as g\+\+"),
         ("cuda", "triton", "Triton"),
         ("cuda", "gcc", "a C compiler such as gcc"),
+        ("cuda", "CC", "the C compiler CC=absent"),
         ("cuda", "Python.h", r"Python\.h \(Debian: apt-get install python3-dev\)"),
     ],
 )
@@ -70,6 +71,9 @@ def test_without_a_compiler_auto_does_without_and_on_is_a_config_error(
         monkeypatch.setattr(precision, "find_spec", lambda name: None)
     elif absent == "Python.h":
         monkeypatch.setattr(precision, "_python_header", lambda: Path("nowhere/Python.h"))
+    elif absent == "CC":
+        monkeypatch.setenv("CC", "absent")
+        monkeypatch.setattr(shutil, "which", lambda name: name if name != "absent" else None)
     else:
         other = "gcc" if absent == "g++" else "g++"
         monkeypatch.setattr(shutil, "which", lambda name: name if name == other else None)

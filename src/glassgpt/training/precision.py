@@ -104,8 +104,9 @@ def _missing_for_compiling(device: torch.device) -> str | None:
         if find_spec("triton") is None:
             return "Triton"
         # Triton compiles the C code that launches its kernels: at the first of them, in the middle of a step.
-        if not _is_here(os.environ.get("CC"), "gcc", "clang", "cl"):
-            return "a C compiler such as gcc"
+        named = os.environ.get("CC")  # where it is set, Triton takes no other
+        if not _is_here(*([named] if named else ["gcc", "clang", "cl"])):
+            return f"the C compiler CC={named}" if named else "a C compiler such as gcc"
         if not _python_header().is_file():
             return "Python.h (Debian: apt-get install python3-dev)"
     return None
