@@ -8,6 +8,7 @@ import torch
 
 from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.cli.main import main
+from glassgpt.data import make_tokenizer, prepare, read_corpus
 from glassgpt.model.costs import count_parameters
 from glassgpt.model.folder import save_model
 from glassgpt.model.gpt import GPT
@@ -164,3 +165,15 @@ def test_a_folder_without_a_model_is_a_mistake_not_a_crash(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 2
 
     assert "holds no model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["inspect", "generate"])
+def test_a_prepared_dataset_is_said_to_be_one_and_what_it_is_for(tmp_path, capsys, word):
+    (tmp_path / "text.txt").write_text("The quick brown fox. " * 40)
+    corpus = read_corpus(str(tmp_path / "text.txt"))
+    prepare(corpus, tmp_path / "data", make_tokenizer("char", corpus, vocab_size=0, val_fraction=0.1))
+
+    assert main([word, str(tmp_path / "data")]) == 2
+
+    said = capsys.readouterr().err
+    assert f"is a prepared dataset, not a model: glassgpt train --data {tmp_path / 'data'}" in said

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from glassgpt.data.shards import DATASET_FILE
 from glassgpt.errors import CheckpointError
 from glassgpt.model.folder import CONFIG, WEIGHTS, check_whole, read_description, read_tokenizer
 from glassgpt.model.gpt import GPT
@@ -52,7 +53,7 @@ def open_model(source: str | Path) -> StoredModel:
     Raises CheckpointError as `load_pretrained` does.
     """
     path = locate(source)
-    return _OPENERS[_format_of(path)](path)
+    return _OPENERS[format_of(path)](path)
 
 
 def locate(source: str | Path) -> Path:
@@ -101,12 +102,14 @@ _OPENERS = {
 }
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
     """Which format the model at `path` has. Raises CheckpointError for something else."""
     if path.is_file():
         if path.suffix in SUFFIXES:
             return "pt"
         raise CheckpointError(f"{path} is a file, but not one of {', '.join(SUFFIXES)}. Give its folder.")
+    if (path / DATASET_FILE).is_file():
+        raise CheckpointError(f"{path} is a prepared dataset, not a model: glassgpt train --data {path}")
     if (path / HPARAMS).is_file():
         return "openai"
     if (path / CONFIG).is_file() or (path / MANIFEST).is_file():
