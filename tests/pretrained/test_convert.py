@@ -9,12 +9,14 @@ import transformers
 
 from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.cli.main import main
+from glassgpt.data import make_tokenizer, prepare, read_corpus
 from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.model.folder import save_model
 from glassgpt.model.gpt import GPT
 from glassgpt.pretrained import conversion, convert, load_pretrained
 from glassgpt.storage import folder_problems
 from glassgpt.tokenizers import BPETokenizer, CharTokenizer
+from glassgpt.training.checkpoint import TrainState, save_checkpoint
 from tests.model.tiny import EXACT, T, every_choice, tiny_config, tiny_ids, tiny_model
 
 TOKENIZER = BPETokenizer.train(["The quick brown fox, the quick brown dog. "], 256 + 11)
@@ -209,6 +211,97 @@ def test_a_folder_with_other_things_is_refused_and_kept(source, tmp_path):
         convert(source, tmp_path / "out")
 
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A prepared dataset: it has a manifest of ours, as a model folder has."""
+    (tmp_path / "text.txt").write_text("The quick brown fox. " * 40)
+    corpus = read_corpus(str(tmp_path / "text.txt"))
+    prepare(corpus, tmp_path / "dataset", make_tokenizer("char", corpus, vocab_size=0, val_fraction=0.1))
+    return tmp_path / "dataset"
+
+
+@pytest.mark.parametrize("form", ["glassgpt", "huggingface"])
+def test_a_prepared_dataset_is_refused_and_kept(source, dataset, form):
+    with pytest.raises(CheckpointError, match=r"dataset would be replaced.* move it away"):
+        convert(source, dataset, form)
+
+    assert folder_problems(dataset) == []
+    assert (dataset / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("form", ["glassgpt", "huggingface"])
+def test_a_checkpoint_of_a_run_is_refused_and_kept(source, tmp_path, form):
+    model = tiny_model(tiny_config())
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint = save_checkpoint(
+        tmp_path / "run", model, None, optimizer, TrainState(step=7, val_loss=1.0, best_val_loss=1.0)
+    )
+
+    with pytest.raises(
+        CheckpointError, match="step_000007 would be replaced, but holds a checkpoint of a run"
+    ):
+        convert(source, checkpoint, form)
+
+    assert folder_problems(checkpoint) == []
+    assert (checkpoint / "state.json").is_file()
+
+
+@pytest.mark.parametrize("after_a_crash", [False, True])
+@pytest.mark.parametrize(("first", "then"), [("glassgpt", "huggingface"), ("huggingface", "glassgpt")])
+def test_a_model_in_another_format_is_refused_and_kept(source, tmp_path, first, then, after_a_crash):
+    target = tmp_path / "out"
+    convert(source, target, first)
+    config = (target / "config.json").read_bytes()
+    if after_a_crash:  # between the two renames of a replacement
+        target.rename(tmp_path / ".out.previous")
+
+    with pytest.raises(
+        CheckpointError, match=rf"holds a model in the format {first}, not a model in the format {then}\."
+    ):
+        convert(source, target, then)
+
+    assert (target / "config.json").read_bytes() == config
+    assert folder_problems(target) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_one_of_the_same_format_is_replaced(source, tmp_path, form):
+    save_model(tiny_model(tiny_config(n_layers=1)), None, tmp_path / "other")
+    target = target_of(tmp_path / "out", form)
+    convert(tmp_path / "other", target, form)
+
+    convert(source, target, form)
+
+    assert load_pretrained(target)[0].config == load_pretrained(source)[0].config
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("content", ["a text", {"weight": torch.ones(3)}, {"format": torch.ones(3)}])
+def test_a_file_that_is_no_pt_of_ours_is_refused_and_kept(source, tmp_path, suffix, content):
+    target = tmp_path / f"mine{suffix}"
+    if isinstance(content, str):
+        target.write_text(content)
+    else:
+        torch.save(content, target)
+    before = target.read_bytes()
+
+    with pytest.raises(CheckpointError, match=r"was not written by GlassGPT.* move it away"):
+        convert(source, target, "pt")
+
+    assert target.read_bytes() == before
+
+
+def test_what_must_be_kept_is_refused_before_the_model_is_read(source, dataset, tmp_path, monkeypatch):
+    (tmp_path / "mine.pt").write_text("a text")
+    monkeypatch.setattr(conversion, "load_pretrained", lambda *_, **__: pytest.fail("read in vain"))
+
+    for target, form in [(dataset, "glassgpt"), (tmp_path / "mine.pt", "pt")]:
+        with pytest.raises(CheckpointError, match="would be replaced"):
+            convert(source, target, form)
+    with pytest.raises(ConfigError, match=r"a name that ends in \.pt"):
+        convert(source, tmp_path / "out", "pt")
 
 
 def test_an_unknown_format_and_a_folder_for_a_file_are_refused(source, tmp_path):

@@ -11,14 +11,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from glassgpt.data.shards import DATASET_FILE
 from glassgpt.errors import CheckpointError, ConfigError
-from glassgpt.model.folder import read_model_files, write_model_files
+from glassgpt.model.folder import CONFIG, read_model_files, write_model_files
 from glassgpt.model.gpt import GPT
 from glassgpt.pretrained.huggingface_export import write_huggingface_files
-from glassgpt.pretrained.loading import load_pretrained, locate
+from glassgpt.pretrained.loading import format_of, load_pretrained, locate
 from glassgpt.pretrained.pt_file import SUFFIXES, write_pt
-from glassgpt.storage import explained, staged_folder, sync_folder
+from glassgpt.pretrained.stored import load_pickle
+from glassgpt.storage import MANIFEST, explained, recover_folder, staged_folder, sync_folder
 from glassgpt.tokenizers import Tokenizer
+from glassgpt.training.checkpoint import STATE
 
 Format = Literal["glassgpt", "huggingface", "pt"]
 
@@ -50,12 +53,14 @@ def convert(
     again, and its logits and its tokenizer are compared with the original's. Chapter 09.
 
     Raises ConfigError when the format cannot represent the model or the target would replace the source,
-    CheckpointError when either cannot be read, or the two differ.
+    CheckpointError when either cannot be read, the two differ, or the target would replace anything but what
+    was written here in the same format.
     """
     if format not in get_args(Format):
         raise ConfigError(f"format={format!r} is not one of {', '.join(get_args(Format))}.")
     target = Path(target)
     _refuse_overlap(locate(source), target)
+    _refuse_to_replace(target, format)
     model, tokenizer = load_pretrained(source, with_tokenizer=with_tokenizer)
     with _staged(target, format) as (staging, write, read):
         write(model, tokenizer, staging)
@@ -112,8 +117,6 @@ def _staged(
 @contextlib.contextmanager
 def _staged_file(target: Path) -> Iterator[Path]:
     """Yield a file in a temporary folder; when the block ends well, it takes `target`'s place."""
-    if target.suffix not in SUFFIXES or target.is_dir():
-        raise ConfigError(f"{target} is to be one file; give it a name that ends in .pt.")
     with explained(CheckpointError, target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -132,3 +135,45 @@ def _refuse_overlap(source: Path, target: Path) -> None:
     source, target = source.resolve(), target.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise ConfigError(f"{target} is where the source lies, {source}. Choose another target.")
+
+
+def _refuse_to_replace(target: Path, format: Format) -> None:
+    """Raise an error when something is at `target` that this format, written here, is not.
+
+    Files that no manifest of ours lists are left to `staged_folder`, which refuses them.
+    """
+    recover_folder(target)
+    if format == "pt":
+        if target.suffix not in SUFFIXES or target.is_dir():
+            raise ConfigError(f"{target} is to be one file; give it a name that ends in .pt.")
+        if target.exists() and not _is_own_pt(target):
+            raise CheckpointError(
+                f"{target} would be replaced, but was not written by GlassGPT, or is damaged. Choose another "
+                f"target, or move it away."
+            )
+    elif (target / MANIFEST).is_file() and (found := _what_is_in(target)) != _model_in(format):
+        raise CheckpointError(
+            f"{target} would be replaced, but holds {found}, not {_model_in(format)}. Choose another target, "
+            f"or move it away."
+        )
+
+
+def _is_own_pt(path: Path) -> bool:
+    try:
+        content = load_pickle(path)
+    except CheckpointError:
+        return False
+    return isinstance(content, dict) and content.get("format") == "glassgpt"
+
+
+def _what_is_in(folder: Path) -> str:
+    """What a folder that was written here holds."""
+    if (folder / DATASET_FILE).is_file():
+        return "a prepared dataset"
+    if (folder / STATE).is_file():
+        return "a checkpoint of a run"
+    return _model_in(format_of(folder)) if (folder / CONFIG).is_file() else "something else"
+
+
+def _model_in(format: str) -> str:
+    return f"a model in the format {format}"
