@@ -1,7 +1,9 @@
 """The demo: the whole path, and Ctrl-C anywhere on it."""
 
 import json
+import os
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -98,3 +100,13 @@ def test_ctrl_c_ends_the_demo_and_says_how_to_go_on(step, words, monkeypatch, ca
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("Interrupted ")
     assert words in last
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe breaks otherwise on Windows; run this on Linux or macOS")
+def test_a_demo_whose_reader_leaves_is_trained_all_the_same(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        assert main(["demo", "--minutes", "0.01"]) == 0
+    assert list((tmp_path / "runs" / "demo" / "checkpoints").iterdir())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glassgpt.cli.parsing import parse
+from glassgpt.cli.streams import say
 from glassgpt.errors import ConfigError
 from glassgpt.model.config import ModelConfig
 from glassgpt.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -48,13 +49,13 @@ def run(arguments: list[str]) -> int:
     out = _free_folder(options.out)
 
     _heading("Text")
-    print("Reading the English in this Python's own documentation …")
+    say("Reading the English in this Python's own documentation …")
     from glassgpt.data import make_tokenizer, prepare, read_corpus
 
     corpus = read_corpus("embedded")
     documents = list(corpus.documents())
-    print(f"{len(documents):,} documents, {sum(map(len, documents)):,} characters. One of them begins:\n")
-    print(_quoted(max(documents, key=len)[:300] + " …"))
+    say(f"{len(documents):,} documents, {sum(map(len, documents)):,} characters. One of them begins:\n")
+    say(_quoted(max(documents, key=len)[:300] + " …"))
 
     _heading("Tokens")
     config = demo_config(out, options.seed)
@@ -64,13 +65,13 @@ def run(arguments: list[str]) -> int:
     )
     from glassgpt.tokenizers import pieces
 
-    print(
+    say(
         f"A byte-pair vocabulary of {tokenizer.vocab_size:,} tokens, learnt in "
         f"{time.perf_counter() - started:.1f} s. How it cuts a sentence:\n"
     )
-    print("    " + "|".join(pieces(tokenizer, SENTENCE)) + "\n")
+    say("    " + "|".join(pieces(tokenizer, SENTENCE)) + "\n")
     shards = prepare(corpus, out / "data", tokenizer, val_fraction=config.val_fraction)
-    print(
+    say(
         f"{len(shards.train):,} tokens to learn from; {len(shards.val):,} are held out, from documents that "
         "training never sees."
     )
@@ -81,7 +82,7 @@ def run(arguments: list[str]) -> int:
     config = replace(config, data=str(out / "data"))
     fitted = _fitted(config, options.minutes, len(shards.train))
     if fitted is None:
-        print("Interrupted before the training began. To begin again: glassgpt demo")
+        say("Interrupted before the training began. To begin again: glassgpt demo")
         return 130
     config, steps = fitted, fitted.steps
     every = -(-steps // 5)  # five times, the last at the end
@@ -92,13 +93,13 @@ def run(arguments: list[str]) -> int:
         checkpoint_every_steps=every,
         max_minutes=1.5 * options.minutes,  # should the machine have more to do than when it was tried
     )
-    print(f"{steps:,} steps will take about {options.minutes:g} minutes here.")
+    say(f"{steps:,} steps will take about {options.minutes:g} minutes here.")
     if config.model.dropout:
-        print(
+        say(
             f"They read the text {_passes(config, len(shards.train)):.0f} times: a dropout of "
             f"{config.model.dropout:.0%} keeps the model from learning it by heart so soon."
         )
-    result = train(config)
+    result = train(config, say=say)
     if result.stopped == "interrupted":  # and it has said how to go on
         return 130
 
@@ -108,9 +109,9 @@ def run(arguments: list[str]) -> int:
     measured_at = max(record["step"] for record in read_metrics(result.run) if "val_loss" in record)
     where = "" if measured_at == result.step else f" at step {measured_at:,}, the last to be measured"
     held_out = tokenizer.decode_bytes(shards.val[:].tolist())
-    print(f"held-out text, bits per byte:   this model {result.val_bits_per_byte:.3f}{where}")
-    print(f"                                gzip       {gzip_bits_per_byte(held_out):.3f}")
-    print(f"the loss as it fell:            {result.run / 'loss.png'}")
+    say(f"held-out text, bits per byte:   this model {result.val_bits_per_byte:.3f}{where}")
+    say(f"                                gzip       {gzip_bits_per_byte(held_out):.3f}")
+    say(f"the loss as it fell:            {result.run / 'loss.png'}")
 
     _heading("A passage")
     from glassgpt.generation import SamplingConfig, generate_text
@@ -121,11 +122,11 @@ def run(arguments: list[str]) -> int:
     print(PROMPT, end="")
     for piece in generate_text(model, tokenizer, PROMPT, sampling):
         print(piece, end="", flush=True)
-    print("\n")
-    print("Try next:")
-    print(f'  glassgpt generate {result.run} --prompt "A generator is"')
-    print(f"  glassgpt info {result.run}")
-    print("  glassgpt train --help")
+    say("\n")
+    say("Try next:")
+    say(f'  glassgpt generate {result.run} --prompt "A generator is"')
+    say(f"  glassgpt info {result.run}")
+    say("  glassgpt train --help")
     return 0
 
 
@@ -204,7 +205,7 @@ def _free_folder(wanted: Path) -> Path:
 
 
 def _heading(text: str) -> None:
-    print(f"\n── {text} " + "─" * (76 - len(text)), flush=True)
+    say(f"\n── {text} " + "─" * (76 - len(text)))
 
 
 def _quoted(text: str) -> str:

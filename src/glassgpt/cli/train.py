@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from glassgpt.cli.parsing import parse, take_option
+from glassgpt.cli.streams import say
 from glassgpt.errors import ConfigError
 from glassgpt.training.config import TrainConfig
 
@@ -44,5 +45,5 @@ def run(arguments: list[str]) -> int:
 
     from glassgpt.training import train
 
-    result = train(config, resume=resume is not None)
+    result = train(config, resume=resume is not None, say=say)
     return 130 if result.stopped == "interrupted" else 0
