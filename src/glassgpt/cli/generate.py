@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from glassgpt.cli.parsing import parse
+from glassgpt.cli.streams import complain
 from glassgpt.errors import DataError, GenerationError
 from glassgpt.generation.config import SamplingConfig
 
@@ -59,7 +60,7 @@ def run(arguments: list[str]) -> int:
     if options.quantize:
         model = quantize(model, options.quantize)
     if model.head.weight.device.type == "cpu" and (reason := why_no_library()):
-        print(f"PyTorch decodes, which is slower than the C++ step: {reason}.", file=sys.stderr)
+        complain(f"PyTorch decodes, which is slower than the C++ step: {reason}.")
     if tokenizer is None:
         raise GenerationError(
             f"{options.model} holds no tokenizer, so its ids cannot be read as text. "

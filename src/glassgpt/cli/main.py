@@ -1,15 +1,17 @@
 """`glassgpt WORD …`: find the word's file, run it, and turn a mistake into one message.
 
-Exit codes: 0 done, 2 a mistake in what was asked (one message, no traceback), 130 interrupted. Anything
-else is a bug of ours and keeps its traceback.
+Exit codes: 0 done, 2 a mistake in what was asked or a file that may not be used (one message, no traceback),
+130 interrupted. Anything else is a bug of ours and keeps its traceback. A reader that leaves, as `head` does,
+is no mistake.
 """
 
 import difflib
+import errno
 import importlib
-import os
 import sys
 
-from glassgpt.errors import GlassGPTError
+from glassgpt.cli.streams import complain, drop, settle
+from glassgpt.errors import ConfigError, GlassGPTError
 
 COMMANDS = {
     "demo": "from raw text to a GPT that writes, in a few minutes, offline",
@@ -43,7 +45,31 @@ Downloads and vocabularies are kept in ~/.cache/glassgpt; GLASSGPT_CACHE names a
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return the exit code."""
+    settle()
     arguments = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["glassgpt", *(word for word in arguments[:1] if word in COMMANDS)])
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where what is wrong with it can still be told
+        return code
+    except GlassGPTError as mistake:
+        return _leave(f"{command}: {mistake}", 2)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        drop(sys.stdout)
+        return 0
+    except OSError as fault:
+        if fault.filename is not None:
+            what = f"Cannot use {fault.filename}: {fault.strerror}. Check the path and its permissions."
+        elif fault.errno == errno.ENOSPC:
+            what = f"Cannot write all of it: {fault.strerror}. Free some, or write elsewhere."
+        else:
+            raise
+        return _leave(f"{command}: {what}", 2)
+    except KeyboardInterrupt:
+        return _leave("\nInterrupted.", 130)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -56,22 +82,17 @@ def main(arguments: list[str] | None = None) -> int:
     if word not in COMMANDS:
         near = difflib.get_close_matches(word, COMMANDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else f" Commands: {', '.join(COMMANDS)}."
-        return _mistake("glassgpt", f"There is no command {word!r}.{hint}")
+        raise ConfigError(f"There is no command {word!r}.{hint}")
+    return importlib.import_module(f"glassgpt.cli.{word}").run(rest)
+
+
+def _leave(message: str, code: int) -> int:
     try:
-        return importlib.import_module(f"glassgpt.cli.{word}").run(rest)
-    except GlassGPTError as mistake:
-        return _mistake(f"glassgpt {word}", str(mistake))
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return 130
-
-
-def _mistake(command: str, message: str) -> int:
-    print(f"{command}: {message}", file=sys.stderr)
-    return 2
+        sys.stdout.flush()
+    except OSError:
+        drop(sys.stdout)
+    complain(message)
+    return code
 
 
 if __name__ == "__main__":

@@ -4,9 +4,14 @@ The flags, their types, defaults and help come from the configuration dataclasse
 a field can never disagree.
 """
 
+import contextlib
+import io
+import sys
 from typing import Any, TypeVar
 
 import tyro
+
+from glassgpt.cli.streams import complain
 
 Config = TypeVar("Config")
 
@@ -19,13 +24,21 @@ def parse(
     Prints the help or what is wrong and exits, with code 0 or 2, as command lines do.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        config,
-        args=arguments,
-        prog=f"glassgpt {word}",
-        description=about,
-        **options,
-    )
+    wrong = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(wrong):
+            return tyro.cli(
+                config,
+                args=arguments,
+                prog=f"glassgpt {word}",
+                description=about,
+                **options,
+            )
+    except SystemExit:
+        sys.stdout.flush()  # the help, while it can still be told that nobody takes it
+        if wrong.getvalue():
+            complain(wrong.getvalue().rstrip("\n"))
+        raise
 
 
 def take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
