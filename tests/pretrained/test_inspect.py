@@ -9,12 +9,14 @@ import torch
 from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
 from glassgpt.cli.main import main
 from glassgpt.data import make_tokenizer, prepare, read_corpus
+from glassgpt.errors import CheckpointError
 from glassgpt.model.costs import count_parameters
 from glassgpt.model.folder import save_model
 from glassgpt.model.gpt import GPT
 from glassgpt.pretrained import convert, open_model
 from glassgpt.pretrained.stored import StateDictWeights
 from glassgpt.pretrained.summary import SHARES, count_by_part, summarise
+from glassgpt.pretrained.weight_plot import plot_weights
 from tests.model.tiny import every_choice, tiny_config, tiny_model
 
 SMALL = {"n_vocab": 61, "n_ctx": 19, "n_embd": 15, "n_head": 3, "n_layer": 11}
@@ -152,6 +154,15 @@ def test_the_plot_is_a_picture(tmp_path, capsys, suffix, choices):
     assert f"The picture is {picture}." in capsys.readouterr().out
 
 
+def test_a_picture_is_not_written_in_place_of_a_folder(folder, tmp_path, capsys):
+    (tmp_path / "a.png").mkdir()
+    assert main(["inspect", str(folder), "--plot", str(tmp_path / "a.png")]) == 2
+
+    printed = capsys.readouterr()
+    assert "a.png: it is a folder" in printed.err
+    assert printed.out == ""
+
+
 @pytest.mark.parametrize(
     ("name", "words"), [("weights.xyz", "End it in .png, .svg or .pdf"), ("no/where.png", "Cannot write")]
 )
@@ -159,6 +170,8 @@ def test_a_picture_that_cannot_be_written_is_a_mistake_not_a_crash(folder, tmp_p
     assert main(["inspect", str(folder), "--plot", str(tmp_path / name)]) == 2
 
     assert words in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        plot_weights(list(summarise(open_model(folder))), tmp_path / name, "from Python")
 
 
 def test_a_folder_without_a_model_is_a_mistake_not_a_crash(tmp_path, capsys):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from glassgpt.cli.parsing import parse
+from glassgpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from glassgpt.pretrained.stored import StoredModel
@@ -32,6 +33,18 @@ class InspectOptions:
     """A model or run folder, one in Hugging Face's format or OpenAI's, a .pt file, or gpt2, gpt2-medium, …"""
     plot: Path | None = None
     """Draw the weights' spread by layer into this file, .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        if self.plot is None:
+            return
+        if self.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise ConfigError(f"Cannot draw {self.plot}. End it in .png, .svg or .pdf.")
+        if not self.plot.parent.is_dir():
+            raise ConfigError(
+                f"Cannot write {self.plot}: there is no folder {self.plot.parent}. Make it first."
+            )
+        if self.plot.is_dir():
+            raise ConfigError(f"Cannot write {self.plot}: it is a folder. Name a file in it.")
 
 
 def run(arguments: list[str]) -> int:
