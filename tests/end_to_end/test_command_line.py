@@ -69,6 +69,18 @@ def test_help_lists_every_command(capsys):
     assert all(f"\n  {word} " in shown for word in COMMANDS)
 
 
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_no_color_is_respected(capsys, monkeypatch, no_color, coloured):
+    import tyro
+
+    monkeypatch.setitem(tyro._experimental_options, "ansi_codes", True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+
+    assert ("\x1b[" in message(capsys, ["info", "--nonsense"])) == coloured
+
+
 def test_an_unknown_command_suggests_its_neighbour(capsys):
     assert "Did you mean 'generate'?" in message(capsys, ["genrate"])
 
@@ -84,11 +96,19 @@ def test_an_unknown_flag_suggests_its_neighbours(capsys):
         (["train", "--steps", "0"], "steps=0"),
         (["train", "--steps", "many"], "invalid literal"),
         (["train", "--data", "embeded"], "Did you mean embedded?"),
-        (["train", "--resume", "nowhere"], "nowhere"),
+        (
+            ["train", "--resume", "nowhere"],
+            "no run folder nowhere. To begin one: glassgpt train --out nowhere",
+        ),
+        (["train", "--config", "nowhere"], "neither a run folder nor a file nowhere"),
         (["train", "--resume"], "--resume needs a path"),
         (["train", "--resume", "--steps", "9"], "--resume needs a path"),
         (["train", "--resume", "a", "--config", "b"], "leave --config out"),
         (["generate", "nowhere", "--prompt", "x"], "nowhere"),
+        (["generate", "nowhere", "--prompt", "\udcff"], "--prompt is not UTF-8. Convert it first: iconv"),
+        (["inspect", "nowhere", "--plot", "."], "End it in .png, .svg or .pdf"),
+        (["inspect", "nowhere", "--plot", "a.jpg"], "End it in .png, .svg or .pdf"),
+        (["inspect", "nowhere", "--plot", "no/where.png"], "there is no folder no. Make it first"),
         (["generate", "nowhere", "--temperature", "-1"], "temperature=-1.0 must be at least 0"),
         (["prepare", "tinyshakespear", "--out", "x"], "Did you mean tinyshakespeare?"),
         (["prepare", "embedded"], "--out"),

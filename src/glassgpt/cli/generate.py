@@ -42,6 +42,15 @@ class GenerateOptions:
         default_factory=SamplingConfig
     )
 
+    def __post_init__(self) -> None:
+        try:
+            "".join(self.prompt).encode("utf-8")
+        except UnicodeEncodeError as fault:  # a byte that Python could not decode is a lone surrogate
+            raise GenerationError(
+                "The text of --prompt is not UTF-8. Convert it first: "
+                "iconv -f latin1 -t utf-8 FILE | glassgpt generate MODEL --prompt -"
+            ) from fault
+
 
 def run(arguments: list[str]) -> int:
     """Parse `arguments`, write, and return the exit code."""

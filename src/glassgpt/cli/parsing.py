@@ -6,6 +6,7 @@ a field can never disagree.
 
 import contextlib
 import io
+import os
 import sys
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ def parse(
     Prints the help or what is wrong and exits, with code 0 or 2, as command lines do.
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        tyro._experimental_options["ansi_codes"] = False
     wrong = io.StringIO()
     try:
         with contextlib.redirect_stderr(wrong):

@@ -34,6 +34,14 @@ def run(arguments: list[str]) -> int:
         if value is not None and (value == "" or value.startswith("-")):
             raise ConfigError(f"{name} needs a path behind it: {name} runs/first")
 
+    if resume is not None and not Path(resume).is_dir():
+        raise ConfigError(f"There is no run folder {resume}. To begin one: glassgpt train --out {resume}")
+    if source is not None and not Path(source).exists():
+        raise ConfigError(
+            f"There is neither a run folder nor a file {source}. Name a run, or its config.json: "
+            f"--config runs/first"
+        )
+
     default = None
     if resume is not None:
         default = replace(TrainConfig.load(Path(resume)), out=Path(resume))
