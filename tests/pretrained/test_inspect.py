@@ -190,3 +190,53 @@ def test_a_prepared_dataset_is_said_to_be_one_and_what_it_is_for(tmp_path, capsy
 
     said = capsys.readouterr().err
     assert f"is a prepared dataset, not a model: glassgpt train --data {tmp_path / 'data'}" in said
+
+
+# ---- info, of the same models ----
+
+
+@pytest.mark.parametrize("form", ["glassgpt", "huggingface", "pt"])
+def test_info_describes_what_inspect_shows(tmp_path, capsys, form):
+    model = tiny_model(tiny_config())
+    save_model(model, None, tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "out.pt", form)
+
+    assert main(["info", str(tmp_path / "out.pt")]) == 0
+
+    assert re.search(rf"  parameters +{model.n_parameters:,}\n", capsys.readouterr().out)
+
+
+def test_info_describes_openais_files_too(tmp_path, capsys):
+    write_gpt2_checkpoint(tmp_path, SMALL)
+
+    assert main(["info", str(tmp_path)]) == 0
+
+    assert "11 layers of 3 heads, d_model 15" in capsys.readouterr().out
+
+
+def test_info_knows_gpt2_by_each_of_its_names_without_its_weights(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLASSGPT_CACHE", str(tmp_path))
+    assert main(["info", "124M"]) == 0
+    expected = capsys.readouterr().out
+
+    assert main(["info", "gpt2"]) == 0
+
+    assert expected.endswith(capsys.readouterr().out)  # but for the heading, its size
+    save_model(tiny_model(tiny_config(n_layers=1)), None, tmp_path / "gpt2")
+    assert main(["info", "gpt2"]) == 0
+    assert "1 layers of" in capsys.readouterr().out, "a folder of that name is meant where there is one"
+
+
+def test_info_takes_a_configuration_of_ours_without_weights(folder, capsys):
+    (folder / "model.safetensors").unlink()
+
+    assert main(["info", str(folder)]) == 0
+
+    assert "2 layers of" in capsys.readouterr().out
+
+
+def test_info_says_what_a_folder_lacks_to_be_a_model(tmp_path, capsys):
+    assert main(["info", str(tmp_path)]) == 2
+
+    assert "holds no model" in capsys.readouterr().err

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from glassgpt.data import TokenShards
 
 ABOUT = """\
-Say what this machine is; or, given a TARGET, what that is: one of GPT-2's sizes, a model folder, a run
-folder, a checkpoint, or a prepared dataset. Nothing is loaded into memory.
+Say what this machine is; or, given a TARGET, what that is: one of GPT-2's sizes, a model in any format, a
+run folder, a checkpoint, or a prepared dataset. No model is loaded.
 
 Examples:
   glassgpt info                               the machine, the cache, the named corpora
@@ -35,7 +35,7 @@ class InfoOptions:
     """What to look at."""
 
     target: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TARGET]")] = None
-    """124M, 355M, 774M, 1558M, or a folder. Nothing: this machine."""
+    """124M, 355M, 774M, 1558M, gpt2, gpt2-medium, …, a folder, or a .pt file. Nothing: this machine."""
     micro_batch_size: int = 1
     """Sequences at once, for the memory that training takes."""
     tokens: int | None = None
@@ -71,17 +71,8 @@ def run(arguments: list[str]) -> int:
         model = _model_of(folder) or TrainConfig.load(folder).model
         if model.vocab_size:
             print("\n" + describe_model(model, options.micro_batch_size, options.tokens))
-    elif (folder / "config.json").is_file():
-        print(
-            describe_model(
-                _read_model_config(folder / "config.json"), options.micro_batch_size, options.tokens
-            )
-        )
     else:
-        raise ConfigError(
-            f"{options.target!r} is neither one of GPT-2's sizes ({', '.join(GPT2_SIZES)}) nor a model, "
-            f"run or dataset folder. Check the path."
-        )
+        print(describe_model(_config_of(options.target), options.micro_batch_size, options.tokens))
     return 0
 
 
@@ -194,6 +185,25 @@ def _model_of(run: Path) -> ModelConfig | None:
 
     newest = newest_checkpoint(run)
     return None if newest is None else _read_model_config(newest / "config.json")
+
+
+def _config_of(target: str) -> ModelConfig:
+    """What the model `target`, of any format, is. One of ours need not be whole: its settings are enough."""
+    from glassgpt.pretrained.loading import NAMES, open_model
+    from glassgpt.pretrained.stored import read_json
+
+    path = Path(target)
+    if not path.exists() and target in NAMES:
+        return gpt2(NAMES[target])
+    if not path.exists():
+        raise ConfigError(
+            f"{target!r} is neither one of GPT-2's sizes ({', '.join(GPT2_SIZES)}) or names "
+            f"({', '.join(NAMES)}) nor a model, run or dataset. Check the path."
+        )
+    settings = path / "config.json"
+    if settings.is_file() and "model_type" not in read_json(settings):
+        return _read_model_config(settings)
+    return open_model(target).config
 
 
 def _read_model_config(path: Path) -> ModelConfig:
