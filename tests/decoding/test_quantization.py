@@ -124,6 +124,37 @@ def test_other_names_and_damaged_weights_are_refused():
         quantize(model, "int8")
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("first", ["bfloat16", "int8"])
+def test_a_quantised_model_is_not_quantised_again(first, tied):
+    small = quantize(a_model(tied_embeddings=tied), first)
+    for to in ("bfloat16", "int8"):
+        with pytest.raises(ConfigError, match="quantised already.*Quantise the one it was made from"):
+            quantize(small, to)
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+def test_matrices_that_lie_transposed_are_quantised_into_rows(to):
+    model = a_model()
+    expected = quantize(model, to).state_dict()
+    for module in (*model.blocks.modules(), model.head):
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.T.contiguous().T
+    small = quantize(model, to)
+    assert all(parameter.is_contiguous() for parameter in small.parameters())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in small.state_dict().items())
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_weights_that_are_loaded_say_how_large_an_activation_may_be(assign):
+    small = quantize(a_model(d_ff=1024), "int8")
+    before, heavy = small.blocks[0].feedforward.down_proj.largest_activation, small.state_dict()
+    heavy["blocks.0.feedforward.down_proj.weight"] = torch.full((64, 1024), -128, dtype=torch.int8)
+    small.load_state_dict(heavy, assign=assign)
+    largest = small.blocks[0].feedforward.down_proj.largest_activation
+    assert largest == (2**31 - 1) // (128 * 1024) < before
+
+
 def test_a_model_of_8_bit_integers_is_not_saved(tmp_path):
     with pytest.raises(CheckpointError, match="quantised"):
         quantize(a_model(), "int8").save_pretrained(tmp_path / "small")

@@ -6,7 +6,7 @@ biases, positions, and what flows between them stay float32; for the C++ step ke
 
 import copy
 from collections.abc import Callable
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +34,7 @@ class QuantizedLinear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
         self.register_buffer("scale", scale)  # (N)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
-        # That a 16-bit activation may be for no sum with a row's 8-bit integers to leave 32 bits. No buffer:
-        # model.bfloat16() would round it up.
-        self.largest_activation = 0
-        if scale is not None:
-            heaviest_row = int(weight.abs().sum(dim=1).max())
-            self.largest_activation = min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row))
+        self.largest_activation = _largest_activation(self.weight)
         # Asked in `forward`, it would cut what is compiled in two.
         self.in_bfloat16 = multiplies_bfloat16(weight.device)
 
@@ -54,6 +49,20 @@ class QuantizedLinear(nn.Module):
         if self.scale is not None:
             y = y * self.scale
         return y if self.bias is None else y + self.bias
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        # No buffer: model.bfloat16() would round it up, and another row may be the heaviest now.
+        self.largest_activation = _largest_activation(self.weight)
+
+
+def _largest_activation(weight: Tensor) -> int:
+    """That a 16-bit activation may be for no sum with a row of 8-bit integers to leave 32 bits."""
+    if weight.dtype != torch.int8:
+        return 0
+    magnitudes = weight.detach().abs().view(torch.uint8)  # of −128, too, which abs() leaves as it is
+    heaviest_row = int(magnitudes.sum(dim=1, dtype=torch.int32).max())
+    return min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row))
 
 
 class QuantizedEmbedding(nn.Module):
@@ -77,10 +86,15 @@ def quantize(model: GPT, to: Quantization) -> GPT:
     bfloat16 rounds each weight to 8 binary digits. int8 divides each row by scale = (its largest magnitude) /
     127 and rounds to whole numbers: nothing is clipped, and no row is measured by another's outlier (absmax
     by rows: Dettmers et al. 2022, arXiv:2208.07339 §2). `model` is left as it is; the new one shares its
-    vectors. Raises ConfigError for another name, or when the model's weights are not numbers.
+    vectors. Raises ConfigError for another name, for a model that is quantised already, and when its weights
+    are not numbers.
     """
     if to not in get_args(Quantization):
         raise ConfigError(not_one_of("quantize", to, Quantization))
+    if any(isinstance(module, QuantizedLinear | QuantizedEmbedding) for module in model.modules()):
+        raise ConfigError(
+            "This model is quantised already, and would be rounded twice. Quantise the one it was made from."
+        )
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise ConfigError("Weights that are nan or infinite cannot be quantised. Load another checkpoint.")
     with torch.no_grad():
@@ -107,8 +121,9 @@ def quantize(model: GPT, to: Quantization) -> GPT:
 
 
 def _rounded(weight: Float[Tensor, "N K"], to: Quantization) -> tuple[Tensor, Float[Tensor, " N"] | None]:
+    """The matrix in `to`, row behind row however it lay before, and the scales of its rows."""
     if to == "bfloat16":
-        return weight.to(torch.bfloat16), None
+        return weight.to(torch.bfloat16).contiguous(), None
     scale = weight.abs().amax(dim=1).float() / 127  # (N,)
     divisor = scale.where(scale > 0, 1.0)[:, None]  # a row of zeros stays one
-    return (weight / divisor).round().to(torch.int8), scale
+    return (weight / divisor).round().to(torch.int8).contiguous(), scale
