@@ -175,12 +175,68 @@ def test_the_shapes_of_gpt2_124m_agree():
     assert largest_difference(quantize(model, "int8"), 1) < 0.02  # bfloat16's rounding, in PyTorch's products
 
 
-def test_weights_that_lie_transposed_are_read_as_they_are_meant():
-    model = a_model()
-    up_proj = model.blocks[0].feedforward.up_proj
-    up_proj.weight = torch.nn.Parameter(up_proj.weight.detach().T.contiguous().T)
-    assert not up_proj.weight.is_contiguous()
+def transposed(model: GPT) -> GPT:
+    """`model` with its linear layers' weights as Hugging Face's files have them."""
+    for module in model.blocks.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight = torch.nn.Parameter(module.weight.detach().T.contiguous().T)
+    return model
+
+
+def test_weights_that_lie_transposed_are_laid_in_rows_once():
+    model, expected = transposed(a_model()), a_model().state_dict()
+    weight = model.blocks[0].feedforward.up_proj.weight
+    with torch.inference_mode():  # as `generate` does
+        first = NativeStep(model)
+    assert model.blocks[0].feedforward.up_proj.weight is weight
+    assert not weight.is_inference()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert model.head.weight is model.token_embedding.weight
+    places = {parameter.data_ptr() for parameter in model.parameters()}
+    for step in (first, NativeStep(model)):
+        assert {tensor.data_ptr() for tensor in step.kept} == places
     assert largest_difference(model, 1) < 3e-6
+
+
+def test_weights_that_other_processes_share_stay_where_they_are():
+    model = transposed(a_model()).share_memory()
+    assert largest_difference(model, 1) < 3e-6
+    assert all(parameter.is_shared() for parameter in model.parameters())
+
+
+def test_what_is_written_into_the_weights_counts_at_once():
+    model = transposed(a_model())
+    step = NativeStep(model)
+    before = step.logits([3], KVCache(model.config, 1, 5))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    logits = step.logits([3], KVCache(model.config, 1, 5))
+    assert not torch.equal(logits, before)
+    assert torch.equal(logits, NativeStep(model).logits([3], KVCache(model.config, 1, 5)))
+
+
+@pytest.mark.parametrize("moment", ["0 backward", "0 step", "2 backward", "2 step"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_training_goes_on_as_if_nothing_had_been_generated(moment, fused, set_to_none):
+    def trained(moment: str) -> dict[str, torch.Tensor]:
+        def perhaps_generate(now: str) -> None:
+            if now == moment:
+                assert largest_difference(model, 1) < 3e-6
+
+        model = transposed(a_model())
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=fused)
+        for step in range(4):
+            perhaps_generate(f"{step} backward")
+            model(torch.arange(41)[None]).logsumexp(-1).mean().backward()
+            perhaps_generate(f"{step} step")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none)
+        return model.state_dict()
+
+    # Products of matrices that lie otherwise round otherwise: far less than a step of Adam, which is 0.01.
+    torch.testing.assert_close(trained(moment), trained("never"), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
@@ -248,6 +304,58 @@ def test_what_the_step_cannot_do_is_left_to_pytorch():
     model.blocks[0].attention.o_proj = original
     model.head = torch.nn.Linear(64, 61, bias=False)
     assert "head.weight has the shape (61, 64), not (53, 64)" in why_not_native(model)
+
+
+@pytest.mark.parametrize("register", ["forward_hook", "forward_pre_hook"])
+def test_hooks_are_seen_wherever_they_hang(register):
+    model = a_model()
+    module = torch.nn.modules.module
+    for hang, words in (
+        (getattr(model.blocks[1].feedforward, f"register_{register}"), "blocks.1.feedforward has hooks"),
+        (getattr(module, f"register_module_{register}"), "hooks for all modules"),
+    ):
+        with hang(lambda *_: None):
+            assert words in why_not_native(model)
+        assert why_not_native(model) is None
+
+
+class Doubled(torch.Tensor):
+    """A weight of a class that may have a product of its own."""
+
+
+def test_weights_and_norms_of_another_kind_are_left_to_pytorch():
+    def said(change, **fields) -> str:
+        model = a_model(**fields)
+        change(model)
+        return why_not_native(model)
+
+    def set_norm(norm):
+        return lambda model: setattr(model, "final_norm", norm)
+
+    assert said(set_norm(torch.nn.LayerNorm(64, eps=0.5))) == "final_norm has eps=0.5, not 1e-05"
+    assert said(set_norm(torch.nn.RMSNorm(64)), norm="rmsnorm") == "final_norm has eps=None, not 1e-05"
+    bare = torch.nn.LayerNorm(64, elementwise_affine=False)
+    assert said(set_norm(bare)) == "it differs from its configuration in final_norm.bias"
+    assert "token_embedding has a max_norm" in said(lambda m: setattr(m.token_embedding, "max_norm", 1.0))
+
+    def set_class(model):
+        weight = model.head.weight.detach().as_subclass(Doubled)
+        del model.head.weight
+        model.head.register_buffer("weight", weight)
+
+    assert said(set_class, tied_embeddings=False) == "head.weight is a Doubled, which it does not know"
+
+
+def test_scales_belong_to_8_bit_matrices_alone():
+    model = quantize(a_model(), "int8")
+    o_proj = model.blocks[0].attention.o_proj
+    o_proj.weight.data = o_proj.weight.data.float()
+    assert "differs from its configuration in blocks.0.attention.o_proj.scale" in why_not_native(model)
+    model = quantize(a_model(), "int8")
+    model.blocks[0].attention.o_proj.scale = None
+    assert "differs from its configuration in blocks.0.attention.o_proj.scale" in why_not_native(model)
+    model.blocks[0].attention.o_proj.scale = torch.ones(63)
+    assert "o_proj.scale has the shape (63,), not (64,)" in why_not_native(model)
 
 
 def test_pytorchs_own_dropout_is_as_good_as_ours():

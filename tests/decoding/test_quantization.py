@@ -129,7 +129,7 @@ def test_other_names_and_damaged_weights_are_refused():
 def test_a_quantised_model_is_not_quantised_again(first, tied):
     small = quantize(a_model(tied_embeddings=tied), first)
     for to in ("bfloat16", "int8"):
-        with pytest.raises(ConfigError, match="quantised already.*Quantise the one it was made from"):
+        with pytest.raises(ConfigError, match=r"quantised already.*Quantise the one it was made from"):
             quantize(small, to)
 
 

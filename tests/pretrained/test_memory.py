@@ -1,6 +1,7 @@
 """How much memory loading takes beside the model, and whose memory the weights are in the end."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from glassgpt.by_hand.gpt2_stand_in import write_gpt2_checkpoint
+from glassgpt.decoding import why_not_native
+from glassgpt.generation import SamplingConfig, generate
 from glassgpt.model import GPT
 from glassgpt.pretrained import convert
+from tests.decoding.models import needs_library
 
 SIZES = {"n_vocab": 7919, "n_ctx": 61, "n_embd": 512, "n_head": 8, "n_layer": 4}
 """67 MB in float32: much beside what Python allocates meanwhile."""
@@ -106,6 +110,25 @@ def test_a_loaded_model_can_be_trained_and_saved_in_its_place(format, tmp_path):
 
     again = GPT.from_pretrained(target)
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@needs_library
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_loaded_model_generates_trains_and_outlives_its_file(format, tmp_path):
+    """Generating lays matrices that are (in, out) in a file out in rows: parameters like any other, again."""
+    path = stored_as(format, tmp_path, TINY | {"n_embd": 64, "n_head": 4})
+    model = GPT.from_pretrained(path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert why_not_native(model) is None
+    sampling = SamplingConfig(max_new_tokens=9, temperature=0.0)
+    written = list(generate(model, [3, 5], sampling))
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert list(generate(model, [3, 5], sampling)) == written
+    trained_a_step(model)
+    assert not any(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
 @needs_proc

@@ -1,11 +1,14 @@
 """The decoding step in C++ (`step.cpp`): whether it can serve a model, and its call.
 
 It computes what `model(token_ids, cache)` does for a token a row, or a few, on a CPU, from the same weights
-where they lie and with the same cache. PyTorch's way stays for all else; the step is tested against it.
+where they lie (`lay_in_rows`) and with the same cache. PyTorch's way stays for all else; the step is tested
+against it.
 """
 
 import ctypes
 import functools
+import gc
+import threading
 
 import torch
 from jaxtyping import Float
@@ -90,6 +93,8 @@ def _why_another_model(model: GPT) -> str | None:
     step would compute as if it had not."""
     kinds, shapes = _anatomy(model.config)
     modules = dict(model.named_modules())
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return "there are hooks for all modules, which it would not call"
     if unknown := sorted(modules.keys() ^ kinds.keys()):
         return f"it differs from its configuration in {unknown[0]}"
     for name, module in modules.items():
@@ -100,11 +105,26 @@ def _why_another_model(model: GPT) -> str | None:
             return f"{place} has hooks, which it would not call"
         if "forward" in vars(module):
             return f"{place} has a forward of its own, which it would not call"
-    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.eps != model.config.norm_eps:
+            return f"{place} has eps={module.eps}, not {model.config.norm_eps}"
+        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+            return f"{place} has a max_norm, which it does not know"
+    tensors = dict(
+        [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    )
+    for name, tensor in tensors.items():
         if type(tensor) not in (Tensor, nn.Parameter):
             return f"{name} is a {type(tensor).__name__}, which it does not know"
-        if name in shapes and tensor.shape != shapes[name]:
-            return f"{name} has the shape {tuple(tensor.shape)}, not {tuple(shapes[name])}"
+    scales = {}  # that belong to the 8-bit matrices, and to no others
+    for name in shapes:
+        if name in tensors and tensors[name].dtype == torch.int8:
+            scales[name.removesuffix("weight") + "scale"] = shapes[name][:1]
+    needed = {**shapes, **scales}
+    if unknown := sorted(tensors.keys() ^ needed.keys()):
+        return f"it differs from its configuration in {unknown[0]}"
+    for name, shape in needed.items():
+        if tensors[name].shape != shape:
+            return f"{name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}"
     return None
 
 
@@ -123,10 +143,42 @@ def _anatomy(config: ModelConfig) -> tuple[dict[str, type], dict[str, torch.Size
     return kinds, {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
+_laying = threading.Lock()
+
+
+def lay_in_rows(model: GPT) -> None:
+    """Lay out row behind row what lies otherwise: the matrices of other formats, which are (in, out) in the
+    file that is mapped, and seen transposed.
+
+    Once for each parameter, which stays the same one with the same values; its memory in the file is given
+    up. No other thread may compute with the model outside `generate` meanwhile. All stay as they lie while
+    one has a gradient, or an optimizer keeps numbers of its own for it: a fused optimizer takes all of these
+    to lie alike, and would mix them up. So they do where other processes share them.
+    """
+    with _laying, torch.inference_mode(False), torch.no_grad():  # one made in inference could not be trained
+        astray = [parameter for parameter in model.parameters() if not parameter.is_contiguous()]
+        if any(parameter.grad is not None or parameter.is_shared() for parameter in astray):
+            return
+        if astray and not _are_keys(astray):
+            for parameter in astray:
+                parameter.data = parameter.data.contiguous()
+
+
+def _are_keys(parameters: list[nn.Parameter]) -> bool:
+    """Whether a dictionary has one of them for a key, as an optimizer's state has."""
+    holders = [holder for holder in gc.get_referrers(*parameters) if isinstance(holder, dict)]
+    return any(parameter in holder for holder in holders for parameter in parameters)
+
+
 class NativeStep:
-    """`model`'s decoding step, over its weights as they are now; `why_not_native` must have been None."""
+    """`model`'s decoding step, over its weights as they are now; `why_not_native` must have been None.
+
+    What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
+    matrix as it lay: then it is copied, as are vectors of other types.
+    """
 
     def __init__(self, model: GPT) -> None:
+        lay_in_rows(model)
         config = model.config
         self.config = config
         self.kept: list[Tensor] = []  # what the pointers below point into

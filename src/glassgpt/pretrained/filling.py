@@ -25,8 +25,9 @@ def build(stored: StoredModel, device: torch.device | str = "cpu", dtype: torch.
     """The model that `stored` describes, with its weights; `dtype` None keeps their own.
 
     A tensor that needs no other device or dtype is not copied: the weight is the file, mapped privately, and
-    a matrix stored as (in, out) stays so, seen transposed. What is written into a weight stays in memory. A
-    tied head may be in the file, as the copy of the embedding that it is, or not be there.
+    a matrix stored as (in, out) stays so, seen transposed, until the C++ step lays it out in rows. What is
+    written into a weight stays in memory. A tied head may be in the file, as the copy of the embedding that
+    it is, or not be there.
 
     Raises CheckpointError unless every tensor has a place and every place a tensor.
     """

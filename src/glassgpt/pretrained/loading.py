@@ -38,7 +38,9 @@ def load_pretrained(
     ours, a folder in Hugging Face's format, an OpenAI checkpoint folder, or a `.pt` file. `dtype` None keeps
     the weights' own. At most the model and one tensor are in memory. On the CPU, weights that need no
     conversion are not copied but mapped, except those of a `.pt` file: as with every mapped file, nobody
-    should write into it meanwhile (replacing it, as this library saves, is fine). Chapter 09.
+    should write into it meanwhile (replacing it, as this library saves, is fine). Those of Hugging Face's and
+    OpenAI's formats are copied when the C++ step first generates with them, which needs them in rows.
+    Chapter 09.
 
     Raises CheckpointError when there is no model, or it is damaged, or not one that our GPT can be.
     """
