@@ -1,13 +1,15 @@
 """Reading ahead, as a CUDA GPU does: the same tokens, asked for before the last have come back."""
 
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, drawing, generate, window
-from tests.decoding.models import a_model, record_by_running
+from tests.decoding.models import a_model, needs_library, record_by_running
 
 PROMPTS = [[3, 5, 7], [2], [9, 1, 4, 4, 8, 8, 1, 3, 2, 6, 7]]
 
@@ -95,6 +97,47 @@ def test_on_a_cpu_nothing_is_drawn_from_no_numbers():
     sampling = SamplingConfig(max_new_tokens=9, seed=1, repetition_penalty=1.3)
     with pytest.raises(GenerationError, match="53 of 53 logits of new token 1 are nan"):
         next(generate(model, [3, 5], sampling))
+
+
+def test_threads_that_share_a_model_see_no_dropout_and_leave_it_in_its_mode():
+    model = a_model(dropout=0.5).train()
+    model.blocks[1].eval()
+    modes = [module.training for module in model.modules()]
+    here, seen, midway, others_are_done = threading.get_ident(), [], threading.Event(), threading.Event()
+
+    def wait_midway(*_):
+        if threading.get_ident() != here and not midway.is_set():
+            midway.set()
+            assert others_are_done.wait(30)
+
+    model.blocks[0].register_forward_pre_hook(wait_midway)
+    model.final_norm.register_forward_hook(lambda *_: seen.append([m.training for m in model.modules()]))
+    sampling = SamplingConfig(max_new_tokens=3, temperature=0.0)
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(lambda: list(generate(model, [3, 5], sampling)))
+        assert midway.wait(30)
+        steps = generate(model, [3, 5], sampling)
+        mine = [next(steps)]
+        model.train()  # as a caller may between two tokens
+        mine += steps
+        others_are_done.set()
+        assert other.result(30) == mine
+    assert len(seen) == 6
+    assert not any(map(any, seen))
+    assert model.training
+    assert all(module.training for module in model.blocks[1].modules())
+    model.blocks[1].eval()
+    assert [module.training for module in model.modules()] == modes
+
+
+@needs_library
+def test_weights_are_laid_in_rows_before_another_thread_may_be_reading_them(monkeypatch):
+    monkeypatch.delenv("GLASSGPT_NATIVE")
+    model = a_model()
+    weight = model.blocks[0].attention.o_proj.weight
+    weight.data = weight.data.T.contiguous().T
+    next(generate(model, [3], SamplingConfig(max_new_tokens=1, use_cache=False)))
+    assert weight.is_contiguous()
 
 
 def test_the_sum_of_float16_logits_is_not_too_large_for_a_number():

@@ -1,7 +1,9 @@
 """Token ids: with the cache as without, in a batch as alone, and equal to a loop by hand."""
 
 import dataclasses
+import inspect
 
+import numpy as np
 import pytest
 import torch
 from torch.backends import cuda
@@ -333,3 +335,52 @@ def test_random_numbers_come_from_the_cpu_whatever_the_default_device_is(make_mo
     expected = list(generate(model, PROMPTS, sampling))
     with torch.device("meta"):  # as torch.set_default_device would
         assert list(generate(model, PROMPTS, sampling)) == expected
+
+
+UNCHECKED = inspect.unwrap(generate)
+"""Without the check of types that only tests have: what those who pass something else get."""
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "message"),
+    [
+        (None, "token_ids is None; needed are whole numbers, or a list of them for each prompt"),
+        (3, "token_ids is 3; needed are"),
+        ("a text", "token_ids is 'a text'; needed are"),
+        (torch.tensor(3), "token_ids is 3; needed are"),
+        ([1.0], "1.0 in the prompt is no token id"),
+        ([2, True], "True in the prompt is no token id"),
+        (["a"], "'a' in the prompt is no token id"),
+        (torch.tensor([0.5]), "0.5 in the prompt is no token id"),
+        ([[1], 2], "Prompt 1 is 2; needed are"),
+        ([[1], [2, None]], "None in prompt 1 is no token id"),
+        ([[[1]]], r"\[1\] in prompt 0 is no token id"),
+        (torch.zeros(2, 3, 5, dtype=torch.long), r"\[0, 0, 0, 0, 0\] in prompt 0 is no token id"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_whole_numbers_is_no_prompt(make_model, token_ids, message):
+    with pytest.raises(GenerationError, match=message):
+        UNCHECKED(make_model(), token_ids)
+
+
+@pytest.mark.parametrize(
+    "as_given", [torch.tensor, np.array, lambda ids: [torch.tensor(i) for i in ids], iter, set]
+)
+def test_stop_ids_are_heeded_in_any_form(make_model, as_given):
+    model = make_model()
+    whole = list(generate(model, [3, 1], GREEDY))
+    stop = whole[5]
+    assert (
+        list(UNCHECKED(model, [3, 1], GREEDY, stop_token_ids=as_given([stop]))) == whole[: whole.index(stop)]
+    )
+
+
+def test_stop_ids_that_are_no_whole_numbers_are_refused(make_model):
+    for stop_token_ids, message in [
+        ([2.0], "2.0 in stop_token_ids is no token id"),
+        (torch.tensor([2.5]), "2.5 in stop_token_ids is no token id"),
+        (3, "stop_token_ids is 3; needed are"),
+    ]:
+        with pytest.raises(GenerationError, match=message):
+            UNCHECKED(make_model(), [1], stop_token_ids=stop_token_ids)

@@ -8,17 +8,32 @@ window is full, or without a cache, is one token waited for before the next is a
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from glassgpt.decoding.native import lay_in_rows, why_not_native
 from glassgpt.errors import GenerationError
 from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
 from glassgpt.generation.window import CachedWindowReader, WindowReader, runs_ahead
 from glassgpt.model.gpt import GPT
+
+
+class _Inside:
+    """How many threads compute with a model at the moment, and which of its modules were in training mode."""
+
+    def __init__(self) -> None:
+        self.n_threads = 0
+        self.trained: list[nn.Module] = []
+
+
+_inside: WeakKeyDictionary[GPT, _Inside] = WeakKeyDictionary()
+_changing_modes = threading.Lock()
 
 
 class Drawer:
@@ -31,13 +46,16 @@ class Drawer:
         self, model: GPT, prompts: list[list[int]], sampling: SamplingConfig, vocab_size: int
     ) -> None:
         self.sampling, self.vocab_size = sampling, vocab_size
-        self.modules = list(model.modules())
-        with _computing(self.modules):
-            self.reader = (
-                CachedWindowReader(model, prompts, sampling.max_new_tokens, sampling.speculate)
-                if sampling.use_cache
-                else WindowReader(model, prompts)
-            )
+        self.model, self.modules = model, list(model.modules())
+        with self._computing():
+            if sampling.use_cache:
+                self.reader: WindowReader = CachedWindowReader(
+                    model, prompts, sampling.max_new_tokens, sampling.speculate
+                )
+            else:
+                self.reader = WindowReader(model, prompts)
+                if why_not_native(model) is None:  # or another thread would, while this one reads the weights
+                    lay_in_rows(model)
             self.seen = None
             if sampling.repetition_penalty != 1:
                 self.seen = seen_tokens(prompts, vocab_size, self.reader.device)
@@ -51,7 +69,7 @@ class Drawer:
         `more`: there will be one, so that a GPU can begin with it. Raises GenerationError for logits that
         are no numbers.
         """
-        with _computing(self.modules):
+        with self._computing():
             drawn = self.upcoming or self._start(self.reader.next_logits())
             self.upcoming = None
             if more and (logits := self.reader.read_ahead(drawn.token_ids)) is not None:
@@ -61,6 +79,31 @@ class Drawer:
     def append(self, token_ids: list[int]) -> None:
         """Add one token to each row."""
         self.reader.append(token_ids)
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """No dropout and no gradients inside; afterwards every module is in the mode it was in.
+
+        Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
+        Modules go back to their modes when the last of the threads that share the model leaves.
+        """
+        with _changing_modes:
+            inside = _inside.setdefault(self.model, _Inside())
+            inside.n_threads += 1
+            for module in self.modules:
+                if module.training:
+                    module.training = False
+                    inside.trained.append(module)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            with _changing_modes:
+                inside.n_threads -= 1
+                if inside.n_threads == 0:
+                    for module in inside.trained:
+                        module.training = True
+                    inside.trained.clear()
 
     def _start(self, logits: Float[Tensor, "B V"]) -> "_Drawn":
         self.n_started += 1
@@ -111,20 +154,3 @@ class _Drawn:
 def _sent_to_cpu(tensor: Tensor) -> Tensor:
     """`tensor` on the CPU, where it has yet to arrive from CUDA."""
     return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
-
-
-@contextlib.contextmanager
-def _computing(modules: list[nn.Module]) -> Iterator[None]:
-    """No dropout and no gradients inside; afterwards every module is in the mode it was in.
-
-    Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
-    """
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,10 +1,11 @@
 """Token ids in, new token ids out, each as soon as it is drawn."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from torch import Tensor
 
+from glassgpt.checks import is_int
 from glassgpt.errors import GenerationError, raise_problems
 from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.drawing import Drawer
@@ -60,10 +61,14 @@ def generate(
     Rounding in float32 or less can decide between two logits that are all but equal, so that "equal" above
     and with `use_cache=False` holds for every token only when nothing is so close.
 
-    Raises GenerationError at the call for a prompt that does not fit, later for logits that are no numbers.
+    Several threads may generate with the same model, as long as none trains it.
+
+    Raises GenerationError at the call for what is no prompt or does not fit, later for logits that are no
+    numbers.
     """
     sampling = sampling or SamplingConfig()
     prompts, is_batch = _as_prompts(token_ids)
+    stop_token_ids = _as_ids(_listed(stop_token_ids, "stop_token_ids"), "stop_token_ids")
     vocab_size = model.config.vocab_size if vocab_size is None else vocab_size
     names = [f"Prompt {i}" for i in range(len(prompts))] if is_batch else ["The prompt"]
     _check(dict(zip(names, prompts, strict=True)), model, sampling, stop_token_ids, vocab_size)
@@ -92,11 +97,35 @@ def _steps(
 
 
 def _as_prompts(token_ids: Any) -> tuple[list[list[int]], bool]:
-    """The prompts as lists, and whether they came as a batch."""
-    rows = [row.tolist() if hasattr(row, "tolist") else row for row in token_ids]  # tensors, NumPy
-    if all(isinstance(row, int) for row in rows):  # an empty list is one prompt without tokens
-        return [rows], False
-    return [list(row) for row in rows], True
+    """The prompts as lists, and whether they came as a batch. Raises GenerationError for anything else."""
+    rows = _listed(token_ids, "token_ids")
+    if not any(map(_is_listable, rows)):  # an empty list is one prompt without tokens
+        return [_as_ids(rows, "the prompt")], False
+    return [_as_ids(_listed(row, f"Prompt {i}"), f"prompt {i}") for i, row in enumerate(rows)], True
+
+
+def _is_listable(values: object) -> bool:
+    return isinstance(values, Iterable) and not isinstance(values, str)
+
+
+def _listed(values: Any, name: str) -> list[Any]:
+    """A list of Python's own numbers, of a tensor or an array too."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not _is_listable(values):
+        raise GenerationError(
+            f"{name} is {values!r}; needed are whole numbers, or a list of them for each prompt, as in "
+            f"[3, 5] or [[3, 5], [7]]. A tokenizer makes them of text."
+        )
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]
+
+
+def _as_ids(values: list[Any], name: str) -> list[int]:
+    for value in values:
+        if not is_int(value):
+            raise GenerationError(
+                f"{value!r} in {name} is no token id. Ids are whole numbers; a tokenizer makes them of text."
+            )
+    return values
 
 
 def _check(
