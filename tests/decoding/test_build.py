@@ -78,16 +78,27 @@ def test_a_compiler_that_is_not_there_is_named(anew, monkeypatch):
 
 
 @needs_library
-def test_a_file_that_does_not_load_is_made_anew(anew, monkeypatch):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"no library at all",
+        lambda content: content[: len(content) // 3],  # which would end the process, when it is called
+        lambda content: content[:-999] + bytes([content[-999] ^ 4]) + content[-998:],
+    ],
+    ids=["something else", "cut off", "a wrong bit"],
+)
+def test_a_damaged_file_is_never_loaded_but_made_anew(anew, monkeypatch, damage):
     assert build.why_no_library() is None
     (kept,) = (anew / "native").iterdir()
     damaged = anew / "elsewhere" / "native" / kept.name  # a path that this process has not loaded
     damaged.parent.mkdir(parents=True)
-    damaged.write_text("no library at all")
+    damaged.write_bytes(damage(kept.read_bytes()))
     monkeypatch.setenv("GLASSGPT_CACHE", str(anew / "elsewhere"))
     build._library.cache_clear()
     assert build.why_no_library() is None
-    assert damaged.read_bytes() == kept.read_bytes()
+    (made,) = damaged.parent.iterdir()
+    assert made.read_bytes() == kept.read_bytes()
+    assert greedy(a_model())
 
 
 def test_clang_is_left_alone_for_its_other_openmp(anew, monkeypatch):

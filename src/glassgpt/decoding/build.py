@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from glassgpt.errors import GlassGPTError
-from glassgpt.storage import cache_folder, write_atomically
+from glassgpt.storage import cache_folder, sha256_of, write_atomically
 
 SOURCE = Path(__file__).parent / "step.cpp"
 SWITCH = "GLASSGPT_NATIVE"
@@ -60,7 +60,8 @@ def _library() -> ctypes.CDLL | str:
 
 
 def _load() -> ctypes.CDLL:
-    """The library for this source, compiler and processor: from the cache, where it was made before.
+    """The library for this source, compiler and processor: from the cache, where it was made before. Its own
+    SHA-256 is in its name.
 
     PyTorch is loaded by then, and GCC's OpenMP with it: that is the one found, so they share their threads.
     Clang's would stand beside it, each counting threads of its own.
@@ -77,17 +78,21 @@ def _load() -> ctypes.CDLL:
         command.append("-mprefer-vector-width=512")  # GCC would rather use half of each register
     sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCE.parent.glob("*.[ch]*"))]
     content = repr((sources, command, macros))
-    kept = cache_folder() / "native" / f"step-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
-    with contextlib.suppress(OSError):  # not there, not readable, or damaged: it is made anew
-        return ctypes.CDLL(str(kept))
+    kept, name = cache_folder() / "native", f"step-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    for file in kept.glob(f"{name}-*.so"):
+        with contextlib.suppress(OSError):  # not readable, or of another system: it is made anew
+            if file.name == f"{name}-{sha256_of(file)}.so":  # a damaged one could end the process
+                return ctypes.CDLL(str(file))
+            file.unlink()
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / kept.name
+        made = Path(folder) / f"{name}.so"
         _run([*command, str(SOURCE), "-o", str(made)])
+        file = kept / f"{name}-{sha256_of(made)}.so"
         try:
-            write_atomically(kept, made.read_bytes(), GlassGPTError)
+            write_atomically(file, made.read_bytes(), GlassGPTError)
         except GlassGPTError:  # a cache that may only be read: made anew for each process, then
             return ctypes.CDLL(str(made))
-    return ctypes.CDLL(str(kept))
+    return ctypes.CDLL(str(file))
 
 
 def _compiler() -> list[str]:
