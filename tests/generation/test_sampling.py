@@ -116,6 +116,17 @@ def test_top_p_stops_exactly_at_p():
     assert kept(keep_top_p(logits, 0.5)) == [{0, 1}]
 
 
+def test_a_small_top_p_keeps_one_of_any_number_of_equal_logits():
+    for V in range(2, 999):  # whichever way float32 rounds 1 / V
+        assert kept(keep_top_p(torch.zeros(1, V), 1e-9)) == [{0}]
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
+def test_top_p_counts_equal_logits_in_order_of_their_ids(p):
+    logits = torch.zeros(1, 1024, dtype=torch.float64)  # all as near to (1 − p) / V as equal ones can be
+    assert kept(keep_top_p(logits, p)) == [set(range(math.ceil(p * 1024)))]
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 999), p=st.floats(1e-6, 1))
 def test_top_p_reaches_p_and_would_not_without_its_last_token(seed, p):
@@ -125,6 +136,22 @@ def test_top_p_reaches_p_and_would_not_without_its_last_token(seed, p):
         assert sum(probabilities) >= p - 1e-12
         assert p == 1 or sum(probabilities[1:]) < p
         assert len(chosen) >= 1
+
+
+@pytest.mark.parametrize("p", [1e-46, 5e-324])
+def test_a_top_p_too_small_for_float32_keeps_the_likeliest(p):
+    logits = torch.tensor([[1.0, 9.0, -40.0], [-7.0, -8.0, -7.5]])
+    assert kept(keep_top_p(logits, p)) == [{1}, {0}]
+    likeliest = _likeliest_in_parallel(logits.softmax(-1), p)
+    assert likeliest.tolist() == [[False, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("penalty", [0.01, 100.0])
+def test_the_largest_penalty_leaves_a_distribution_even_of_huge_logits(penalty):
+    logits = torch.tensor([[2e36, -2e36, 3e36, 0.0], [0.0, 1e36, -4.0, 3.0]])
+    seen = seen_tokens([[2, 0], [0, 1, 2]], 4)
+    probabilities = next_token_probabilities(logits, SamplingConfig(repetition_penalty=penalty), seen)
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(2))
 
 
 def test_top_p_of_one_keeps_even_what_float32_cannot_add_to_one():

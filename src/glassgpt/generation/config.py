@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from glassgpt.checks import is_count, is_number, is_positive
+from glassgpt.checks import is_count, is_number
 from glassgpt.errors import GenerationError, raise_problems
 
 
@@ -67,10 +67,10 @@ class SamplingConfig:
             problems.append(f"top_p={self.top_p!r} must be above 0 and at most 1, or None.")
         if self.min_p is not None and (not is_number(self.min_p) or not 0 <= self.min_p <= 1):
             problems.append(f"min_p={self.min_p!r} must be from 0 to 1, or None.")
-        if not is_positive(self.repetition_penalty):
+        if not is_number(self.repetition_penalty) or not 0.01 <= self.repetition_penalty <= 100:
             problems.append(
-                f"repetition_penalty={self.repetition_penalty!r} must be above 0; 1 changes nothing, "
-                f"1.2 is usual."
+                f"repetition_penalty={self.repetition_penalty!r} must be from 0.01 to 100; 1 changes "
+                f"nothing, 1.2 is usual."
             )
         if self.seed is not None and (not is_count(self.seed, 0) or self.seed >= 2**63):
             problems.append(f"seed={self.seed!r} must be a whole number from 0 to 2**63 - 1, or None.")

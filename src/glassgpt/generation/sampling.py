@@ -94,8 +94,8 @@ def keep_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:
 def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     """Keep the fewest tokens whose probabilities sum to p or more (arXiv:1904.09751 §3.1).
 
-    A token stays when those before it, the likelier ones, sum to less than p; so the first always does.
-    Equal ones count in order of their ids.
+    A token stays when those before it, the likelier ones, sum to less than p; so the first always does, even
+    where p is below the smallest float32. Equal ones count in order of their ids.
     """
     if p == 1:
         return logits  # a sum of many rounded numbers may reach 1 before the last of them
@@ -110,7 +110,7 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
         token_ids = candidates[row].nonzero()[:, 0]
         descending, order = probabilities[row, token_ids].sort(descending=True, stable=True)
         mass_before = F.pad(descending.cumsum(dim=0)[:-1], (1, 0))
-        kept[row, token_ids[order[mass_before < p]]] = True
+        kept[row, token_ids[order[_is_below(mass_before, p)]]] = True
     return logits.masked_fill(~kept, -torch.inf)
 
 
@@ -118,7 +118,11 @@ def _likeliest_in_parallel(probabilities: Float[Tensor, "B V"], p: float) -> Boo
     """The tokens that `keep_top_p` keeps, for a GPU: it sorts all sooner than it says how many matter."""
     descending, order = probabilities.sort(dim=-1, descending=True, stable=True)
     mass_before = F.pad(descending.cumsum(dim=-1)[:, :-1], (1, 0))
-    return torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, mass_before < p)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, _is_below(mass_before, p))
+
+
+def _is_below(mass: Tensor, p: float) -> Tensor:
+    return mass < max(p, torch.finfo(mass.dtype).tiny)
 
 
 def keep_min_p(logits: Float[Tensor, "B V"], min_p: float) -> Float[Tensor, "B V"]:
