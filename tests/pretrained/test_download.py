@@ -53,13 +53,16 @@ def test_the_vocabulary_lies_also_where_the_tokenizer_looks(release, tmp_path):
     assert {name: (shared / name).read_bytes() for name in VOCABULARY} == {n: release[n] for n in VOCABULARY}
 
 
-def test_a_vocabulary_that_is_there_already_is_left_alone(release, tmp_path):
-    shared = tmp_path / "cache" / "openai" / "gpt2" / "vocab.bpe"
-    shared.parent.mkdir(parents=True)
-    shared.write_text("mine")
+def test_a_shared_vocabulary_is_left_alone_where_it_is_right_and_replaced_where_it_is_not(release, tmp_path):
+    encoder, merges = (tmp_path / "cache" / "openai" / "gpt2" / name for name in VOCABULARY)
+    encoder.parent.mkdir(parents=True)
+    encoder.write_bytes(release[encoder.name])
+    merges.write_bytes(release[merges.name][:-1])
+    before = encoder.stat()
     with Server([serving(release)]) as server:
         download(server)
-    assert shared.read_text() == "mine"
+    assert merges.read_bytes() == release[merges.name]
+    assert (encoder.stat().st_ino, encoder.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_another_folder_leaves_the_cache_alone(release, tmp_path):
@@ -116,6 +119,19 @@ def test_a_file_of_another_form_is_refused(name, content, reason, release, tmp_p
     with Server([serving(release | {name: content})]) as server, pytest.raises(DownloadError, match=reason):
         download(server)
     assert not (tmp_path / "cache" / "openai" / "gpt2" / "355M" / name).exists()
+
+
+def test_weights_that_came_before_an_interruption_are_compared_with_their_index_all_the_same(release):
+    damaged = release | {DATA: release[DATA][:-1] + bytes([release[DATA][-1] ^ 1])}
+    with Server([serving({name: body for name, body in damaged.items() if name != META})]) as server:
+        with pytest.raises(DownloadError, match=META):
+            download(server)
+        server.answers = [serving(damaged)]
+        with pytest.raises(DownloadError, match="are damaged and were removed"):
+            download(server)
+        server.answers = [serving(release)]
+        folder = download(server)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == release
 
 
 def test_an_interrupted_file_goes_on(release):

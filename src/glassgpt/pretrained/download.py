@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from glassgpt.checks import not_one_of
-from glassgpt.data.download import download
+from glassgpt.data.download import Expected, download
 from glassgpt.data.patience import Patience
 from glassgpt.errors import CheckpointError, ConfigError, DownloadError
 from glassgpt.model.config import gpt2
@@ -17,6 +17,10 @@ from glassgpt.pretrained.gpt2_files import ADDRESS, DATA, INDEX, VOCABULARY, pub
 from glassgpt.storage import cache_folder, explained, write_atomically
 
 Source = Literal["openai", "huggingface"]
+
+UNCHECKED = ".unchecked"
+"""Lies beside weights without a published SHA-256 from before they come until they are compared with their
+index, however often the download is interrupted in between."""
 
 
 def download_gpt2(
@@ -66,14 +70,24 @@ def _download_from_openai(
         f"name another server with --mirror or GLASSGPT_MIRROR, or put these files in {folder} by other "
         f"means: {', '.join(file.name for file in files)}"
     )
-    unproven = False
+    unproven = [file for file in files if file.name in (DATA, INDEX) and file.expected.sha256 is None]
+    unchecked = folder / UNCHECKED
+    with explained(DownloadError, folder):
+        if not all(_is_there(folder / file.name, file.expected) for file in unproven):
+            folder.mkdir(parents=True, exist_ok=True)
+            unchecked.touch()
     for file in files:
         url = f"{address.rstrip('/')}/{size}/{file.name}"
         path = folder / file.name
-        fetched = download(url, path, file.expected, remedy=remedy, progress=progress, patience=patience)
-        unproven |= fetched and file.expected.sha256 is None and file.name in (DATA, INDEX)
-    if unproven:
+        download(url, path, file.expected, remedy=remedy, progress=progress, patience=patience)
+    if unchecked.exists():
         _check_tensors(folder)
+        with explained(DownloadError, folder):
+            unchecked.unlink(missing_ok=True)
+
+
+def _is_there(path: Path, expected: Expected) -> bool:
+    return path.is_file() and expected.difference(path) is None
 
 
 def _check_tensors(folder: Path) -> None:
@@ -96,6 +110,6 @@ def _check_tensors(folder: Path) -> None:
 def _share_vocabulary(folder: Path) -> None:
     """Put the vocabulary, the same for all sizes, where `BPETokenizer.gpt2()` looks for it, one folder up."""
     for name in VOCABULARY:
-        shared = folder.parent / name
-        if not shared.exists():
-            write_atomically(shared, (folder / name).read_bytes(), DownloadError)
+        shared, content = folder.parent / name, (folder / name).read_bytes()
+        if not shared.is_file() or shared.read_bytes() != content:
+            write_atomically(shared, content, DownloadError)
