@@ -1,6 +1,7 @@
 """A GPT-2 that transformers has saved gives the same logits here, and one of ours gives them there."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -355,7 +356,9 @@ def test_a_config_without_weights_says_which_files_they_are(folder):
         GPT.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("damage", ["missing file", "missing tensor", "outside", "no map", "a number"])
+@pytest.mark.parametrize(
+    "damage", ["missing file", "missing tensor", "outside", "no name", "no map", "a number"]
+)
 def test_an_index_of_shards_must_agree_with_them(tmp_path, damage):
     peer().save_pretrained(tmp_path / "theirs", max_shard_size="30KB")
     index = tmp_path / "theirs" / "model.safetensors.index.json"
@@ -370,6 +373,8 @@ def test_an_index_of_shards_must_agree_with_them(tmp_path, damage):
         content["weight_map"] = {
             name: f"../{file}" if file == first else file for name, file in content["weight_map"].items()
         }
+    if damage == "no name":
+        content["weight_map"]["transformer.wte.weight"] = "\ud800"
     if damage == "no map":
         del content["weight_map"]
     elif damage == "a number":
@@ -379,9 +384,28 @@ def test_an_index_of_shards_must_agree_with_them(tmp_path, damage):
         "missing file": "cannot be read",
         "missing tensor": r"disagree on transformer\.h\.99",
         "outside": "outside its folder",
+        "no name": r"outside its folder: '\\ud800'",
     }.get(damage, "no weight_map")
 
     with pytest.raises(CheckpointError, match=reason):
+        GPT.from_pretrained(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("name", ["n_layer", "vocab_size", "n_positions", "n_inner"])
+@pytest.mark.parametrize("value", [20_000, 2**62, 2**63])
+def test_a_model_far_larger_than_its_file_is_refused_at_once(folder, name, value):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(CheckpointError, match="numbers, and its configuration describes a model of"):
+        GPT.from_pretrained(folder)
+
+
+def test_a_tensor_that_two_files_hold_is_refused(tmp_path):
+    peer().save_pretrained(tmp_path / "theirs", max_shard_size="30KB")
+    first, second = sorted((tmp_path / "theirs").glob("*.safetensors"))[:2]
+    twice = next(iter(load_file(first)))
+    save_file(load_file(second) | {twice: load_file(first)[twice]}, second)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(twice)} is in .* and in another file beside it"):
         GPT.from_pretrained(tmp_path / "theirs")
 
 
@@ -516,6 +540,7 @@ def test_a_tokenizer_json_that_transformers_saved_is_read(tmp_path):
         (lambda t: t.update(normalizer={"type": "NFC"}), "NFC"),
         (lambda t: t.pop("model"), "not a whole"),
         (lambda t: t["model"]["merges"].reverse(), "no vocabulary of byte-level BPE|another way"),
+        (lambda t: t["model"]["vocab"].update({"!": None}), "not a whole|no vocabulary"),
         (lambda t: t["model"]["vocab"].update({"!": 255, "\u0143": 0}), "another way|no vocabulary"),
     ],
 )
@@ -596,3 +621,15 @@ def test_a_disk_that_is_full_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("glassgpt.pretrained.huggingface_export.save_file", full)
     with pytest.raises(CheckpointError, match="Is the disk full"):
         exported(GPT(tiny_config()), None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("token_id", [None, "7", [7], 1.5])
+def test_a_vocabulary_with_ids_that_are_no_numbers_is_refused(token_id, tmp_path):
+    tokenizer = BPETokenizer.train(["Hello world, hello words. " * 3], 256 + 17)
+    folder = exported(GPT(tiny_config(vocab_size=tokenizer.vocab_size)), tokenizer, tmp_path / "out")
+    ids = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(ids | {"!": token_id}))
+    with pytest.raises(
+        CheckpointError, match=r"vocab\.json is no vocabulary|numbers its tokens in another way"
+    ):
+        load_pretrained(folder)

@@ -135,6 +135,57 @@ def test_a_tokenizer_that_is_damaged_is_refused_and_can_be_left_out(model, tmp_p
     assert load_pretrained(tmp_path / "model.pt", with_tokenizer=False)[1] is None
 
 
+@pytest.mark.parametrize("tokenizer", [5, "\ud800", ["{}"]], ids=["a number", "half a character", "a list"])
+def test_a_tokenizer_that_is_no_text_is_refused(model, tokenizer, tmp_path):
+    pt_file.write_pt(model, None, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**content, "tokenizer": tokenizer}, tmp_path / "model.pt")
+
+    with pytest.raises(CheckpointError, match=r"The tokenizer in .*model\.pt cannot be read"):
+        load_pretrained(tmp_path / "model.pt")
+
+
+STRANGERS = {
+    "sparse": lambda weight: weight.to_sparse(),
+    "compressed": lambda weight: weight.to_sparse_csr(),
+    "without numbers": lambda weight: weight.to("meta"),
+    "float8": lambda weight: weight.to(torch.float8_e4m3fn),
+    "complex": lambda weight: weight.to(torch.complex64),
+    "nested": lambda weight: torch.nested.nested_tensor([weight, weight[:3]]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse CSR)")
+@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("of_ours", [True, False])
+def test_tensors_that_are_no_plain_weights_are_refused_by_name(model, stranger, of_ours, tmp_path):
+    pt_file.write_pt(model, None, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    name = "blocks.0.attention.o_proj.weight"
+    content["weights"][name] = STRANGERS[stranger](content["weights"][name])
+    torch.save(content if of_ours else content["weights"], tmp_path / "model.pt")
+
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.attention\.o_proj\.weight.* plain tensor"):
+        GPT.from_pretrained(tmp_path / "model.pt")
+
+
+def test_names_that_are_no_text_are_refused(model, tmp_path):
+    torch.save({**model.state_dict(), 3: torch.ones(2)}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict, which maps names to tensors"):
+        GPT.from_pretrained(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("field", ["n_layers", "vocab_size", "context_length", "d_ff"])
+@pytest.mark.parametrize("value", [20_000, 2**62, 2**63])
+def test_a_model_of_ours_far_larger_than_its_file_is_refused_at_once(model, field, value, tmp_path):
+    pt_file.write_pt(model, None, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["model"][field] = value
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="numbers, and its configuration describes a model of"):
+        GPT.from_pretrained(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("naming", ["ours", "theirs"])
 def test_a_file_of_ours_has_each_weight_in_its_own_layout(model, naming, tmp_path):
     """Also where it came from a format with its matrices on their side."""

@@ -61,12 +61,12 @@ def write_bpe_files(tokenizer: BPETokenizer, vocabulary: Path, merges: Path) -> 
 
 
 def _build(ids: dict[str, Any], merges: list[str], path: Path) -> BPETokenizer:
-    names = sorted(ids, key=ids.__getitem__)
     try:
+        names = sorted(ids, key=ids.__getitem__)
         byte_order = b"".join(map(from_printable, names[:N_BYTES]))
         pairs, numbered = read_merges(merges, byte_order)
         tokenizer = BPETokenizer(pairs, names[len(numbered) :], byte_order)
-    except (KeyError, ValueError, TokenizerError) as fault:
+    except (KeyError, TypeError, ValueError, TokenizerError) as fault:
         raise CheckpointError(f"{path} is no vocabulary of byte-level BPE: {fault}.") from fault
     if ids != numbered | tokenizer.special_tokens:
         raise CheckpointError(

@@ -13,7 +13,7 @@ from glassgpt.errors import CheckpointError, ConfigError, raise_problems
 from glassgpt.model.config import ModelConfig
 from glassgpt.pretrained.bpe_files import read_bpe_files
 from glassgpt.pretrained.name_map import AS_OURS, ONE_IN_OUT, Place, places_for
-from glassgpt.pretrained.stored import StoredModel, read_json
+from glassgpt.pretrained.stored import StoredModel, check_size, read_json
 from glassgpt.pretrained.tf_checkpoint import open_checkpoint
 from glassgpt.tokenizers import Tokenizer
 
@@ -52,11 +52,12 @@ def open_openai(folder: Path) -> StoredModel:
 
     Raises CheckpointError when anything is missing or damaged.
     """
-    config = read_hparams(folder / HPARAMS)
+    config, weights = read_hparams(folder / HPARAMS), TensorFlowWeights(folder)
+    check_size(config, weights)
     return StoredModel(
         format="openai",
         config=config,
-        weights=TensorFlowWeights(folder),
+        weights=weights,
         places=places_for(TABLE, config.n_layers),
         read_tokenizer=lambda: _read_tokenizer(folder),
     )

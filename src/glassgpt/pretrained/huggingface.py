@@ -19,6 +19,7 @@ from glassgpt.pretrained.stored import (
     StateDictWeights,
     StoredModel,
     Weights,
+    check_size,
     load_pickle,
     read_json,
     require_state_dict,
@@ -69,8 +70,10 @@ def from_tensors(
     """A model from tensors with Hugging Face's names; those of a bare `GPT2Model` have no prefix.
 
     Where `config` ties the head and the file has one of its own that differs from the embedding, it is not
-    tied, whatever was said: those are the weights that were trained.
+    tied, whatever was said: those are the weights that were trained. Raises CheckpointError where the model
+    is many times as large as its weights.
     """
+    check_size(config, weights)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in weights.shapes) else ""
     places = {prefix + name: place for name, place in places_for(TABLE, config.n_layers).items()}
     if config.tied_embeddings and weights_differ(weights, HEAD, prefix + EMBEDDING):
@@ -118,10 +121,13 @@ def _open_shards(index: Path) -> Weights:
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files. Copy it again.")
-    outside = sorted(file for file in set(listed.values()) if Path(file).name != file)
+    names = sorted(set(listed.values()))
+    outside = [repr(file) for file in names if Path(file).name != file or not file.isprintable()]
     if outside:
-        raise CheckpointError(f"{index} names files outside its folder: {', '.join(outside)}.")
-    weights = SafetensorsWeights(index.parent, [index.parent / file for file in sorted(set(listed.values()))])
+        raise CheckpointError(
+            f"{index} names files that can only be outside its folder: {', '.join(outside)}. Copy it again."
+        )
+    weights = SafetensorsWeights(index.parent, [index.parent / file for file in names])
     if weights.shapes.keys() != listed.keys():
         astray = sorted(weights.shapes.keys() ^ listed.keys())
         raise CheckpointError(

@@ -13,7 +13,7 @@ from glassgpt.pretrained.gpt2 import HPARAMS, open_openai
 from glassgpt.pretrained.huggingface import open_huggingface
 from glassgpt.pretrained.name_map import own_places
 from glassgpt.pretrained.pt_file import SUFFIXES, open_pt
-from glassgpt.pretrained.stored import SafetensorsWeights, StoredModel, read_json
+from glassgpt.pretrained.stored import SafetensorsWeights, StoredModel, check_size, read_json
 from glassgpt.storage import MANIFEST, cache_folder, recover_folder
 from glassgpt.tokenizers import Tokenizer
 from glassgpt.training.checkpoint import model_folder_of
@@ -87,10 +87,12 @@ def open_own(folder: Path) -> StoredModel:
     """Open a model folder of ours. Raises CheckpointError when it is not whole."""
     check_whole(folder)
     config, fingerprint = read_description(folder / CONFIG)
+    weights = SafetensorsWeights(folder / WEIGHTS, [folder / WEIGHTS])
+    check_size(config, weights)
     return StoredModel(
         format="glassgpt",
         config=config,
-        weights=SafetensorsWeights(folder / WEIGHTS, [folder / WEIGHTS]),
+        weights=weights,
         places=own_places(config),
         read_tokenizer=lambda: read_tokenizer(folder, config, fingerprint),
     )

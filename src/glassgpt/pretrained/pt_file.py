@@ -22,6 +22,7 @@ from glassgpt.pretrained.name_map import own_places
 from glassgpt.pretrained.stored import (
     StateDictWeights,
     StoredModel,
+    check_size,
     load_pickle,
     read_json,
     require_state_dict,
@@ -61,6 +62,7 @@ def open_pt(path: Path) -> StoredModel:
         return _open_own(content, path)
     weights = StateDictWeights(path, require_state_dict(content, path))
     config = _config_beside(path) or _known_size(weights)
+    check_size(config, weights)
     if EMBEDDING not in weights.shapes:
         return huggingface.from_tensors(config, weights, lambda: huggingface.read_tokenizer(path.parent))
     if config.tied_embeddings and weights_differ(weights, HEAD, EMBEDDING):
@@ -81,6 +83,7 @@ def _open_own(content: dict[str, Any], path: Path) -> StoredModel:
         weights = StateDictWeights(path, require_state_dict(content["weights"], path))
     except (KeyError, TypeError, AttributeError, GlassGPTError) as fault:
         raise CheckpointError(f"{path} is not a whole model of GlassGPT: {fault}. Save it again.") from fault
+    check_size(config, weights)
     return StoredModel(
         format="pt",
         config=config,
@@ -118,11 +121,11 @@ def _to_text(tokenizer: Tokenizer) -> str:
         return (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
 
 
-def _from_text(text: str, path: Path) -> Tokenizer:
+def _from_text(text: Any, path: Path) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tokenizer.json"
-        file.write_text(text, encoding="utf-8")
         try:
+            file.write_text(text, encoding="utf-8")
             return load_tokenizer(file)
-        except GlassGPTError as fault:
+        except (TypeError, UnicodeError, GlassGPTError) as fault:
             raise CheckpointError(f"The tokenizer in {path} cannot be read: {fault}") from fault

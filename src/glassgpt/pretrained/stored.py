@@ -1,6 +1,7 @@
 """A model on disk, opened but not read: its tensors come one at a time, when they are asked for."""
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from glassgpt.errors import CheckpointError
 from glassgpt.model.config import ModelConfig
+from glassgpt.model.costs import count_parameters
 from glassgpt.pretrained.name_map import Place
 from glassgpt.tokenizers import Tokenizer
 
@@ -85,7 +87,7 @@ class SafetensorsWeights:
                     self.shapes[name] = tuple(part.get_shape())
                     self.dtypes[name] = DTYPES[part.get_dtype()]
                     self._home[name] = opened
-            except (OSError, SafetensorError) as fault:
+            except (OSError, ValueError, SafetensorError) as fault:
                 raise CheckpointError(
                     f"{file} cannot be read as safetensors: {fault}. Copy it again."
                 ) from fault
@@ -114,6 +116,21 @@ class StateDictWeights:
         return self._tensors[name].clone()
 
 
+def check_size(config: ModelConfig, weights: Weights) -> None:
+    """Raise CheckpointError where `config` needs many times the numbers that `weights` has.
+
+    What is wrong by less is found tensor by tensor; a model of any size cannot be built for that.
+    """
+    n_needed = count_parameters(config).total
+    n_numbers = sum(math.prod(shape) for shape in weights.shapes.values())
+    if n_needed > 8 * n_numbers:
+        raise CheckpointError(
+            f"{weights.path} holds {n_numbers:,} numbers, and its configuration describes a model of "
+            f"{n_needed:,}. Put the configuration that belongs to these weights beside them, or copy them "
+            f"again."
+        )
+
+
 def weights_differ(weights: Weights, one: str, other: str) -> bool:
     """Whether both tensors are there and hold different numbers, as a head that is not tied does."""
     if one not in weights.shapes or other not in weights.shapes:
@@ -138,12 +155,30 @@ def load_pickle(path: Path) -> Any:
 
 
 def require_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """`content` of the file `path`, if it maps names to tensors. Raises CheckpointError when not."""
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    """`content` of the file `path`, if it maps names to plain tensors. Raises CheckpointError when not."""
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(
             f"{path} holds no state dict, which maps names to tensors. Save model.state_dict() alone."
         )
+    for name, tensor in content.items():
+        if kind := _no_plain_tensor(tensor):
+            raise CheckpointError(
+                f"{name} in {path} is {kind}, and no plain tensor. Save it as a dense one of "
+                f"{', '.join(DTYPES)}."
+            )
     return content
+
+
+def _no_plain_tensor(tensor: Tensor) -> str | None:
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    if tensor.device.type != "cpu":  # where all that has numbers is read
+        return f"on the device {tensor.device}"
+    return None if tensor.dtype in DTYPES.values() else str(tensor.dtype).removeprefix("torch.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
