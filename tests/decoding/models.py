@@ -32,6 +32,8 @@ KINDS = [
         (True, False),
     )
 ]
+KINDS += [{"norm": norm, "norm_eps": 0.5} for norm in ("layernorm", "rmsnorm")]
+KINDS += [{"positions": "rope", "rope_theta": 7.0}]
 
 
 def a_model(**fields) -> GPT:

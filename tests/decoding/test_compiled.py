@@ -123,13 +123,29 @@ def test_without_a_compiler_it_warns_and_goes_on(monkeypatch):
     torch.testing.assert_close(first, model(torch.tensor([[3], [5]]))[:, 0])
 
 
-def test_it_is_used_when_asked_for_on_a_gpu_and_never_past_hooks():
+def test_it_is_used_when_asked_for_on_a_gpu():
     model = a_model()
     assert why_not_compiled(model) == "compile_decoding(model) was not called"
     assert compile_decoding(model) is model
     assert why_not_compiled(model) == "the model is on cpu"
     on_gpu = compile_decoding(a_model().to("meta"))
     assert why_not_compiled(on_gpu) == "the model is on meta"
+
+
+@pytest.mark.parametrize("register", ["forward_hook", "forward_pre_hook"])
+def test_it_is_never_used_past_hooks(register, monkeypatch):
+    model = compile_decoding(a_model())
+    monkeypatch.setattr(type(model.head.weight), "device", torch.device("cuda"))
+    assert why_not_compiled(model) is None
+    module = torch.nn.modules.module
+    for hang, words in (
+        (getattr(model.blocks[1].feedforward, f"register_{register}"), "blocks.1.feedforward has hooks"),
+        (getattr(model, f"register_{register}"), "the model has hooks"),
+        (getattr(module, f"register_module_{register}"), "hooks for all modules"),
+    ):
+        with hang(lambda *_: None):
+            assert words in why_not_compiled(model)
+    assert why_not_compiled(model) is None
 
 
 def test_caches_have_few_sizes_and_none_beyond_the_context():

@@ -161,6 +161,32 @@ def test_keys_and_values_round_to_the_nearest_bfloat16_and_ties_to_even():
         assert torch.equal(tensor[0, 0, :, 0].float(), expected)
 
 
+def test_what_is_no_number_stays_none_in_a_cache_of_bfloat16():
+    model = a_model()
+    qkv_proj = model.blocks[0].attention.qkv_proj
+    # Rounded like a number, all of these bits would carry over into the sign: −0 and 0.
+    words = torch.tensor([0x7FFFFFFF, -1], dtype=torch.int32)
+    with torch.no_grad():
+        qkv_proj.bias.copy_(words.view(torch.float32).repeat(96))
+    assert torch.equal(qkv_proj.bias.view(torch.int32)[:2], words)
+    cache = KVCache(model.config, 1, 2, dtype=torch.bfloat16)
+    NativeStep(model).logits([3], cache)
+    for tensor in (cache.keys, cache.values):
+        assert tensor[0, 0, :, 0].isnan().all()
+
+
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_small_activations_keep_their_digits_beside_8_bit_weights(n_rows):
+    def logits(scale: float) -> torch.Tensor:
+        model = a_model()
+        model.final_norm.weight.data *= scale
+        model.final_norm.bias.data *= scale
+        model = quantize(model, "int8")
+        return NativeStep(model).logits(list(range(n_rows)), KVCache(model.config, n_rows, 3))
+
+    assert torch.equal(logits(2**-25) * 2**25, logits(1.0))  # a power of two rounds nothing
+
+
 def test_scores_far_beyond_what_an_exponential_can_hold():
     model = a_model()
     for block in model.blocks:

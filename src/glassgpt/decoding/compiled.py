@@ -54,6 +54,8 @@ def why_not_compiled(model: GPT) -> str | None:
     device = model.head.weight.device
     if device.type != "cuda":
         return f"the model is on {device}"
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return "there are hooks for all modules, which a recording would not call"
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the model'} has hooks, which a recording would not call"
