@@ -62,7 +62,7 @@ class TrainStep:
         """Inside, the token embedding's gradient is the rows that were looked up, not a matrix of zeros with
         these among them, where it will be added to the head's, which is a whole matrix.
 
-        GPT-2 124M's has 38.6 million numbers, to be written, read and added: a twentieth of a step on a CPU.
+        GPT-2 124M's has 38.6 million numbers, to be written, read and added: some percent of a step on a CPU.
         """
         model = self.model
         is_added = model.head.weight is model.token_embedding.weight
