@@ -384,3 +384,10 @@ def test_stop_ids_that_are_no_whole_numbers_are_refused(make_model):
     ]:
         with pytest.raises(GenerationError, match=message):
             UNCHECKED(make_model(), [1], stop_token_ids=stop_token_ids)
+
+
+def test_a_model_whose_last_norm_has_no_weights_writes_like_a_loop_without_a_cache(make_model):
+    model = make_model()
+    model.final_norm = torch.nn.LayerNorm(model.config.d_model, elementwise_affine=False)
+    without_cache = dataclasses.replace(GREEDY, use_cache=False)
+    assert list(generate(model, [3, 1], GREEDY)) == list(generate(model, [3, 1], without_cache))

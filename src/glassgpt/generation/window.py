@@ -175,8 +175,9 @@ class CachedWindowReader(WindowReader):
         self.cache.n_padding = torch.tensor(padding, device=self.device) if any(padding) else None
 
     def _empty_cache(self, n_rows: int, max_tokens: int) -> KVCache:
-        # Norms are of the activations' type, whatever the matrices are.
-        dtype = next(self.model.final_norm.parameters()).dtype
+        # Norms and biases are of the activations' type, whatever the matrices are.
+        vectors = (parameter for parameter in self.model.parameters() if parameter.ndim == 1)
+        dtype = next((vector.dtype for vector in vectors), torch.float32)
         # Of a long text they are soon as much to read for each token as weights in fewer bits. The C++ step
         # widens them in registers; PyTorch would have to write all of them anew.
         if isinstance(self.step, NativeStep) and self.model.head.weight.dtype != dtype:
