@@ -125,6 +125,16 @@ def test_a_file_of_ours_that_is_not_whole_is_refused(model, change, tmp_path):
         GPT.from_pretrained(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize(
+    "write", [lambda model, path: pt_file.write_pt(model, None, path), lambda m, _: as_theirs(m)]
+)
+def test_a_head_that_came_untied_is_lost_in_no_format(model, write, tmp_path):
+    model.head.weight = torch.nn.Parameter(model.head.weight + 1)
+    with pytest.raises(CheckpointError, match=r"weights of its own.*model\.tie_head\(\)"):
+        write(model, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_tokenizer_that_is_damaged_is_refused_and_can_be_left_out(model, tmp_path):
     pt_file.write_pt(model, None, tmp_path / "model.pt")
     content = torch.load(tmp_path / "model.pt", weights_only=True)

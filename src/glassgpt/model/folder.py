@@ -36,9 +36,12 @@ def save_model(model: GPT, tokenizer: Tokenizer | None, folder: Path) -> None:
         write_model_files(model, tokenizer, staging)
 
 
-def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) -> None:
-    """Write the files of a model folder into `staging`, for a caller that adds more of its own."""
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+def weights_to_save(model: GPT) -> dict[str, Tensor]:
+    """The weights of `model` by their names, without a head that is the embedding.
+
+    Raises CheckpointError for 8-bit weights, and for a head that should be the embedding and is not.
+    """
+    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if any(weight.dtype == torch.int8 for weight in weights.values()):
         raise CheckpointError(
             "A model quantised to 8-bit integers is for generating only, and is not saved: save the model "
@@ -50,6 +53,12 @@ def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) ->
             "alone would be saved. Tie them with model.tie_head(), which gives up the head's, or build the "
             "model with tied_embeddings=False."
         )
+    return weights
+
+
+def write_model_files(model: GPT, tokenizer: Tokenizer | None, staging: Path) -> None:
+    """Write the files of a model folder into `staging`, for a caller that adds more of its own."""
+    weights = {name: tensor.contiguous() for name, tensor in weights_to_save(model).items()}
     description = {"format": "glassgpt", "model": model.config.to_dict()}
     if tokenizer is not None:
         if tokenizer.vocab_size > model.config.vocab_size:

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from glassgpt.errors import CheckpointError, ConfigError
-from glassgpt.model.gpt import GPT
+from glassgpt.model.gpt import EMBEDDING, GPT, HEAD
 from glassgpt.pretrained.name_map import Place
 from glassgpt.pretrained.stored import StoredModel
-
-HEAD, EMBEDDING = "head.weight", "token_embedding.weight"
 
 MAPPED = os.name != "nt"
 """Windows lets nobody replace or remove a file that is mapped, so there every tensor is copied."""

@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from glassgpt.errors import CheckpointError, ConfigError
-from glassgpt.model.gpt import GPT
+from glassgpt.model.folder import weights_to_save
+from glassgpt.model.gpt import GPT, HEAD
 from glassgpt.pretrained import huggingface
 from glassgpt.pretrained.bpe_files import write_bpe_files
 from glassgpt.pretrained.huggingface_config import config_to
@@ -42,14 +43,17 @@ def write_huggingface_files(model: GPT, tokenizer: Tokenizer | None, staging: Pa
 
 
 def state_dict(model: GPT) -> dict[str, Any]:
-    """The weights under the names and in the layouts of `GPT2LMHeadModel`; a tied head is left out."""
-    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    """The weights under the names and in the layouts of `GPT2LMHeadModel`; a tied head is left out.
+
+    Raises CheckpointError as `weights_to_save` does.
+    """
+    ours = weights_to_save(model)
     theirs = {
         huggingface.PREFIX + name: place.layout.to_theirs(ours[place.ours]).contiguous()
         for name, place in places_for(huggingface.TABLE, model.config.n_layers).items()
     }
     if not model.config.tied_embeddings:
-        theirs[huggingface.HEAD] = ours["head.weight"]
+        theirs[huggingface.HEAD] = ours[HEAD]
     return theirs
 
 

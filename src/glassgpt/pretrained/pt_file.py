@@ -14,8 +14,8 @@ import torch
 
 from glassgpt.errors import CheckpointError, GlassGPTError
 from glassgpt.model.config import GPT2_SIZES, ModelConfig, gpt2
-from glassgpt.model.folder import read_description
-from glassgpt.model.gpt import GPT
+from glassgpt.model.folder import read_description, weights_to_save
+from glassgpt.model.gpt import EMBEDDING, GPT, HEAD
 from glassgpt.pretrained import huggingface
 from glassgpt.pretrained.huggingface_config import config_from
 from glassgpt.pretrained.name_map import own_places
@@ -31,14 +31,11 @@ from glassgpt.pretrained.stored import (
 from glassgpt.tokenizers import Tokenizer, load_tokenizer
 
 SUFFIXES = (".pt", ".pth", ".bin")
-HEAD, EMBEDDING = "head.weight", "token_embedding.weight"
 
 
 def write_pt(model: GPT, tokenizer: Tokenizer | None, path: Path) -> None:
     """Write `model` and its tokenizer as the file `path`, which `open_pt` reads."""
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.tied_embeddings:
-        del weights[HEAD]  # the same numbers as the embedding's
+    weights = {name: tensor.contiguous() for name, tensor in weights_to_save(model).items()}
     content = {
         "format": "glassgpt",
         "model": model.config.to_dict(),
