@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from glassgpt.errors import DataError, TokenizerError
+from glassgpt.generation import SamplingConfig, generate
 from glassgpt.inspection import logit_lens, trace
 from glassgpt.model.gpt import GPT
 from tests.model.tiny import (
@@ -233,27 +234,34 @@ def test_what_another_thread_computes_meanwhile_is_not_in_the_trace():
         torch.testing.assert_close(tensor, getattr(expected, name), **EXACT)
 
 
-def test_two_threads_trace_a_model_in_training_one_after_the_other():
+def logits_of_a_trace(model, token_ids):
+    return trace(model, token_ids).logits
+
+
+def a_text(model, token_ids):
+    return list(generate(model, token_ids, SamplingConfig(temperature=0.0, max_new_tokens=3)))
+
+
+@pytest.mark.parametrize("work", [logits_of_a_trace, a_text])
+def test_a_thread_that_leaves_brings_no_dropout_back_for_one_that_still_computes(work):
     model, token_ids = tiny_model(tiny_config(dropout=0.5)), tiny_ids()
-    expected = model(token_ids).detach()
+    expected = model(token_ids).detach(), work(model, token_ids)
     model.train()
-    second_began, first_ended = threading.Event(), threading.Event()
+    other_began, this_ended = threading.Event(), threading.Event()
     others = []
 
     def meet(*_):
         if threading.current_thread() is not threading.main_thread():
-            second_began.set()
-            first_ended.wait(60)
+            other_began.set()
+            this_ended.wait(60)
         elif not others:
-            others.append(pool.submit(trace, model, token_ids))
-            second_began.wait(0.2)  # in vain, where it has to wait for this one
+            others.append(pool.submit(work, model, token_ids))
+            assert other_began.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         model.blocks[0].register_forward_pre_hook(meet)
-        first = trace(model, token_ids)
-        first_ended.set()
-        second = others[0].result()
+        seen = trace(model, token_ids)
+        this_ended.set()
+        torch.testing.assert_close((seen.logits, others[0].result()), expected, **EXACT)
 
-    torch.testing.assert_close(first.logits, expected, **EXACT)
-    torch.testing.assert_close(second.logits, expected, **EXACT)
     assert all(module.training for module in model.modules())

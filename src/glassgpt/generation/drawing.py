@@ -8,13 +8,11 @@ window is full, or without a cache, is one token waited for before the next is a
 
 import contextlib
 import math
-import threading
 from collections.abc import Iterator
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassgpt.decoding.native import lay_in_rows, why_not_native
 from glassgpt.errors import GenerationError
@@ -22,18 +20,7 @@ from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
 from glassgpt.generation.window import CachedWindowReader, WindowReader, runs_ahead
 from glassgpt.model.gpt import GPT
-
-
-class _Inside:
-    """How many threads compute with a model at the moment, and which of its modules were in training mode."""
-
-    def __init__(self) -> None:
-        self.n_threads = 0
-        self.trained: list[nn.Module] = []
-
-
-_inside: WeakKeyDictionary[GPT, _Inside] = WeakKeyDictionary()
-_changing_modes = threading.Lock()
+from glassgpt.model.modes import evaluating
 
 
 class Drawer:
@@ -85,25 +72,9 @@ class Drawer:
         """No dropout and no gradients inside; afterwards every module is in the mode it was in.
 
         Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
-        Modules go back to their modes when the last of the threads that share the model leaves.
         """
-        with _changing_modes:
-            inside = _inside.setdefault(self.model, _Inside())
-            inside.n_threads += 1
-            for module in self.modules:
-                if module.training:
-                    module.training = False
-                    inside.trained.append(module)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            with _changing_modes:
-                inside.n_threads -= 1
-                if inside.n_threads == 0:
-                    for module in inside.trained:
-                        module.training = True
-                    inside.trained.clear()
+        with evaluating(self.model, self.modules), torch.inference_mode():
+            yield
 
     def _start(self, logits: Float[Tensor, "B V"]) -> "_Drawn":
         self.n_started += 1

@@ -18,9 +18,6 @@ from glassgpt.model.gpt import GPT
 from glassgpt.model.modes import evaluating
 from glassgpt.model.positions import rotate
 
-_one_at_a_time = threading.RLock()
-"""The first of two threads would put a model back in its mode while the second still reads with it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
@@ -47,8 +44,8 @@ def trace(model: GPT, token_ids: Int[Tensor, "..."]) -> Trace:
     """Run `model` on `token_ids` (B, T), without dropout, and keep what its parts compute. Chapter 03.
 
     Forward hooks listen: the model's code and its logits are what they always are, and when this returns
-    or raises the hooks are gone and every module is back in its mode. Threads take turns. Only the attention
-    weights are computed here, from the queries and keys, since the model's fused kernel never holds them.
+    or raises the hooks are gone and every module is back in its mode. Only the attention weights are
+    computed here, from the queries and keys, since the model's fused kernel never holds them.
 
     They take L · B · H · T² numbers: 0.6 GB for GPT-2 124M and 1,024 tokens. Raises DataError unless
     `token_ids` is (B, T) with a token in it, and what the model raises.
@@ -59,7 +56,7 @@ def trace(model: GPT, token_ids: Int[Tensor, "..."]) -> Trace:
             f"For a single sequence pass token_ids[None]."
         )
     notes = _Notes(len(model.blocks))
-    with _one_at_a_time, evaluating(model), contextlib.ExitStack() as hooks:
+    with evaluating(model), contextlib.ExitStack() as hooks:
         for layer, block in enumerate(model.blocks):
             for handle in _Listener(layer, notes).listen(block):
                 hooks.enter_context(handle)
