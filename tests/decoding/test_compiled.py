@@ -87,6 +87,14 @@ def test_padding_that_is_gone_is_forgotten(on_the_cpu):
         torch.testing.assert_close(step.logits([1, 1], cache), expected)
 
 
+def test_a_model_in_training_is_recorded_without_dropout_and_left_in_training(on_the_cpu):
+    model = a_model(dropout=0.5)
+    expected = CompiledStep(model).logits([3, 5], KVCache(model.config, 2, 9))
+    step = CompiledStep(model.train())
+    assert torch.equal(step.logits([3, 5], KVCache(model.config, 2, 9)), expected)
+    assert all(module.training for module in model.modules())
+
+
 def test_a_full_cache_is_an_error(on_the_cpu):
     model = a_model()
     step, cache = CompiledStep(model), KVCache(model.config, 1, 1)

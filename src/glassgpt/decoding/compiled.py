@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from glassgpt.model.attention import Surroundings
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
+from glassgpt.model.modes import evaluating
 from glassgpt.model.positions import rotary_angles
 
 RunBlock = Callable[..., Tensor]
@@ -118,9 +119,10 @@ class CompiledStep:
         """
 
         def run(run_block: RunBlock) -> Tensor:
-            return static_logits(
-                self.model, self.head, self.token_ids, self.column, self.n_padding, cache, run_block
-            )
+            with evaluating(self.model):
+                return static_logits(
+                    self.model, self.head, self.token_ids, self.column, self.n_padding, cache, run_block
+                )
 
         def run_plainly() -> None:
             self.output = run(block_in_columns)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from glassgpt.decoding.build import library, why_no_library
+from glassgpt.decoding.large_pages import side_by_side
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
@@ -160,8 +161,8 @@ def lay_in_rows(model: GPT) -> None:
         if any(parameter.grad is not None or parameter.is_shared() for parameter in astray):
             return
         if astray and not _are_keys(astray):
-            for parameter in astray:
-                parameter.data = parameter.data.contiguous()
+            for parameter, place in zip(astray, side_by_side(astray), strict=True):
+                parameter.data = place.copy_(parameter.data)
 
 
 def _are_keys(parameters: list[nn.Parameter]) -> bool:

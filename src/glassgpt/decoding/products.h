@@ -36,15 +36,15 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
 
 // Memory is asked for early, one line of each row for each one read. Rows that touch are one run for it, and are
 // asked for in that order, N ahead. FAR ones are N runs; of float32 the processor asks by itself, of fewer bits it
-// is 8 KB in all, as it is busy widening them.
+// is 1 KB of each, as it is busy widening them.
 template <bool FAR, int N, int ROWS, typename Weight>
 void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
-    constexpr int64_t IN_LINE = LINE / sizeof(Weight), AHEAD = 128 * IN_LINE / N;
+    constexpr int64_t IN_LINE = LINE / sizeof(Weight);
     for (int j = 0; j < N; j++) {
         if (!FAR)
             __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
         else if (sizeof(Weight) < sizeof(float))
-            __builtin_prefetch(w + j * apart + i + AHEAD, 0, 3);
+            __builtin_prefetch(w + j * apart + i + 16 * IN_LINE, 0, 2);
     }
 }
 

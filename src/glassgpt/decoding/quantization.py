@@ -5,7 +5,7 @@ biases, positions, and what flows between them stay float32; for the C++ step ke
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glassgpt.checks import not_one_of
+from glassgpt.decoding.large_pages import side_by_side
 from glassgpt.errors import ConfigError
 from glassgpt.hardware import multiplies_bfloat16
 from glassgpt.model.gpt import GPT
@@ -104,26 +105,30 @@ def quantize(model: GPT, to: Quantization) -> GPT:
             id(parameter): nn.Parameter(parameter.float(), requires_grad=False)
             for parameter in model.parameters()
         }
-        linears = {
-            module: _rounded(module.weight, to) for module in model.modules() if isinstance(module, nn.Linear)
-        }
-        for linear, rounded in linears.items():
-            memo[id(linear)] = QuantizedLinear(*rounded, linear.bias)
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
         embedding = model.token_embedding
         tied = embedding.weight is model.head.weight
-        memo[id(embedding)] = QuantizedEmbedding(
-            *(linears[model.head] if tied else _rounded(embedding.weight, to))
-        )
+        rounded = _rounded([*linears] if tied else [*linears, embedding], to)
+        for linear in linears:
+            memo[id(linear)] = QuantizedLinear(*rounded[linear], linear.bias)
+        memo[id(embedding)] = QuantizedEmbedding(*rounded[model.head if tied else embedding])
         small = copy.deepcopy(model, memo).eval()
         if tied:
             small.tie_head()  # one parameter again, wherever it goes
         return small
 
 
-def _rounded(weight: Float[Tensor, "N K"], to: Quantization) -> tuple[Tensor, Float[Tensor, " N"] | None]:
-    """The matrix in `to`, row behind row however it lay before, and the scales of its rows."""
-    if to == "bfloat16":
-        return weight.to(torch.bfloat16).contiguous(), None
-    scale = weight.abs().amax(dim=1).float() / 127  # (N,)
-    divisor = scale.where(scale > 0, 1.0)[:, None]  # a row of zeros stays one
-    return (weight / divisor).round().to(torch.int8).contiguous(), scale
+def _rounded(
+    modules: Sequence[nn.Linear | nn.Embedding], to: Quantization
+) -> dict[nn.Module, tuple[Tensor, Float[Tensor, " N"] | None]]:
+    """Their matrices in `to`, side by side in rows, however they lay before, and the scales of the rows."""
+    dtype = {"bfloat16": torch.bfloat16, "int8": torch.int8}[to]
+    places = side_by_side([module.weight for module in modules], dtype)
+    rounded: dict[nn.Module, tuple[Tensor, Float[Tensor, " N"] | None]] = {}
+    for module, place in zip(modules, places, strict=True):
+        weight, scale = module.weight, None  # (N, K)
+        if to == "int8":
+            scale = weight.abs().amax(dim=1).float() / 127  # (N,)
+            weight = (weight / scale.where(scale > 0, 1.0)[:, None]).round()  # a row of zeros stays one
+        rounded[module] = place.copy_(weight), scale
+    return rounded

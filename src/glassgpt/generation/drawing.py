@@ -6,9 +6,7 @@ does not wait for Python, and Python waits once a token, for ids that are mostly
 window is full, or without a cache, is one token waited for before the next is asked for.)
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -20,21 +18,20 @@ from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
 from glassgpt.generation.window import CachedWindowReader, WindowReader, runs_ahead
 from glassgpt.model.gpt import GPT
-from glassgpt.model.modes import evaluating
 
 
 class Drawer:
     """Draws the next token of every row, for prompts that fit the context.
 
-    The model runs as it is, without dropout or gradients; between two tokens it is as the caller left it.
+    The model runs as it is, without dropout or gradients; between two tokens it is as the caller left it:
+    a generator that waits, or is never finished, must hold on to nothing.
     """
 
     def __init__(
         self, model: GPT, prompts: list[list[int]], sampling: SamplingConfig, vocab_size: int
     ) -> None:
         self.sampling, self.vocab_size = sampling, vocab_size
-        self.model, self.modules = model, list(model.modules())
-        with self._computing():
+        with torch.inference_mode():
             if sampling.use_cache:
                 self.reader: WindowReader = CachedWindowReader(
                     model, prompts, sampling.max_new_tokens, sampling.speculate
@@ -56,7 +53,7 @@ class Drawer:
         `more`: there will be one, so that a GPU can begin with it. Raises GenerationError for logits that
         are no numbers.
         """
-        with self._computing():
+        with torch.inference_mode():
             drawn = self.upcoming or self._start(self.reader.next_logits())
             self.upcoming = None
             if more and (logits := self.reader.read_ahead(drawn.token_ids)) is not None:
@@ -66,15 +63,6 @@ class Drawer:
     def append(self, token_ids: list[int]) -> None:
         """Add one token to each row."""
         self.reader.append(token_ids)
-
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        """No dropout and no gradients inside; afterwards every module is in the mode it was in.
-
-        Entered anew for each token: a generator that is waiting, or never finished, must hold on to nothing.
-        """
-        with evaluating(self.model, self.modules), torch.inference_mode():
-            yield
 
     def _start(self, logits: Float[Tensor, "B V"]) -> "_Drawn":
         self.n_started += 1

@@ -21,13 +21,17 @@ from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_
 from glassgpt.generation.guessing import Guesser
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
+from glassgpt.model.modes import evaluating
 
 
 class WindowReader:
-    """Reads every row's whole window for every token: nothing to get wrong, and slow."""
+    """Reads every row's whole window for every token: nothing to get wrong, and slow.
+
+    Where PyTorch runs the model it is in eval mode, and afterwards as it was; the C++ step knows no dropout.
+    """
 
     def __init__(self, model: GPT, prompts: list[list[int]]) -> None:
-        self.model = model
+        self.model, self.modules = model, list(model.modules())
         self.context_length = model.config.context_length
         self.device = model.head.weight.device
         self.windows = [list(prompt) for prompt in prompts]
@@ -51,11 +55,12 @@ class WindowReader:
         return None
 
     def _read(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B V"]:
-        hidden = self._hidden(rows, cache)
-        return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
+        with evaluating(self.model, self.modules):
+            hidden = self._hidden(rows, cache)
+            return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
 
     def _hidden(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        with kernels_for(self.device):
+        with evaluating(self.model, self.modules), kernels_for(self.device):
             return self.model.hidden(torch.as_tensor(rows, device=self.device), cache)
 
 
