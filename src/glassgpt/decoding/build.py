@@ -1,4 +1,4 @@
-"""`step.cpp` and its headers made into a library: compiled once for this processor, and kept in the cache.
+"""The C++ sources made into a library: compiled once for this processor, and kept in the cache.
 
 The compiler is called directly. PyTorch's extension loader would do the same, but takes two seconds to import
 in every process, needs ninja, and reads PyTorch's headers for half a minute; our source needs none of them.
@@ -19,9 +19,9 @@ from pathlib import Path
 from glassgpt.errors import GlassGPTError
 from glassgpt.storage import cache_folder, sha256_of, write_atomically
 
-SOURCE = Path(__file__).parent / "step.cpp"
+SOURCES = [Path(__file__).parent / name for name in ("step.cpp", "prompt.cpp")]
 SWITCH = "GLASSGPT_NATIVE"
-"""Environment variable: 0 leaves decoding to PyTorch."""
+"""Environment variable: 0 leaves everything to PyTorch."""
 
 _FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
 _COMPILERS = ("g++", "c++")
@@ -33,10 +33,10 @@ class _Unavailable(Exception):
 
 
 def library() -> ctypes.CDLL:
-    """The compiled step. Raises RuntimeError where it cannot be compiled or loaded."""
+    """The compiled functions. Raises RuntimeError where it cannot be compiled or loaded."""
     found = _library()
     if isinstance(found, str):
-        raise RuntimeError(f"The C++ decoding step is not available: {found}.")
+        raise RuntimeError(f"The C++ library is not available: {found}.")
     return found
 
 
@@ -76,8 +76,8 @@ def _load() -> ctypes.CDLL:
         )
     if "__AVX512F__" in macros:
         command.append("-mprefer-vector-width=512")  # GCC would rather use half of each register
-    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCE.parent.glob("*.[ch]*"))]
-    content = repr((sources, command, macros))
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.[ch]*"))]
+    content = repr((texts, command, macros))
     kept, name = cache_folder() / "native", f"step-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     for file in kept.glob(f"{name}-*.so"):
         with contextlib.suppress(OSError):  # not readable, or of another system: it is made anew
@@ -86,7 +86,7 @@ def _load() -> ctypes.CDLL:
             file.unlink()
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"{name}.so"
-        _run([*command, str(SOURCE), "-o", str(made)])
+        _run([*command, *map(str, SOURCES), "-o", str(made)])
         file = kept / f"{name}-{sha256_of(made)}.so"
         try:
             write_atomically(file, made.read_bytes(), GlassGPTError)

@@ -35,7 +35,7 @@ class OneDNNProducts(TorchFunctionMode):
 def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return (
         x.numel() * weight.shape[0] >= _LEAST_MULTIPLICATIONS
-        and all(map(_is_plain_float32, (x, weight) if bias is None else (x, weight, bias)))
+        and all(map(is_plain_float32, (x, weight) if bias is None else (x, weight, bias)))
         and not torch.is_grad_enabled()  # it has no derivative
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
@@ -43,7 +43,7 @@ def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> boo
     )
 
 
-def _is_plain_float32(tensor: Tensor) -> bool:
+def is_plain_float32(tensor: Tensor) -> bool:
     """On a CPU, and of no class that may have products of its own."""
     return (
         type(tensor) in (Tensor, nn.Parameter)

@@ -46,10 +46,12 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape K"]) -> Float[Tensor, "*shape N"]:
         dtype = torch.bfloat16 if self.in_bfloat16 else x.dtype
-        y = F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)
+        y = F.linear(x.to(dtype), self.weight.to(dtype)).to(x.dtype)  # nobody else's: changed in place
         if self.scale is not None:
-            y = y * self.scale
-        return y if self.bias is None else y + self.bias
+            y *= self.scale
+        if self.bias is not None:
+            y += self.bias
+        return y
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

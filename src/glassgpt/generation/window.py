@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.backends import cuda
 
-from glassgpt.decoding import CompiledStep, NativeStep, OneDNNProducts, why_not_compiled, why_not_native
+from glassgpt.decoding import CompiledStep, NativeStep, PromptKernels, why_not_compiled, why_not_native
 from glassgpt.generation.guessing import Guesser
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
@@ -193,7 +193,7 @@ class CachedWindowReader(WindowReader):
 def kernels_for(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Inside, PyTorch takes the kernels that are the fastest for lengths it has not met yet."""
     if device.type == "cpu":
-        return OneDNNProducts()
+        return PromptKernels()
     return _attention_without_plans() if device.type == "cuda" else contextlib.nullcontext()
 
 

@@ -1,0 +1,119 @@
+"""A prompt's attention and GELU in C++ (`prompt.cpp`), beside its products (`products.py`).
+
+In PyTorch's fused kernels these two take a quarter to a third of a long prompt's time.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glassgpt.decoding.build import library, why_no_library
+from glassgpt.decoding.products import OneDNNProducts, is_plain_float32
+
+_LEAST_MULTIPLICATIONS = 2**20
+_LEAST_NUMBERS = 2**16
+"""Below these PyTorch has finished before Python has looked at everything."""
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("queries", "keys", "values", "mixed")),
+        *((name, ctypes.c_int64 * 3) for name in ("query_steps", "key_steps", "value_steps")),
+        *((name, ctypes.c_int64) for name in ("n_rows", "n_heads", "n_kv_heads", "n_tokens", "d_head")),
+    )
+
+
+class PromptKernels(OneDNNProducts):
+    """Inside `with PromptKernels():` causal attention without a mask or dropout, and the tanh form of GELU,
+    are computed in C++ where that is there and faster; large linear layers by oneDNN. In float32 on a CPU.
+
+    The same sums in another order. All else is left as it is: other types and devices, little work, autocast,
+    subclasses of tensors, and whatever is to be differentiated.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        ours = _OURS.get(function)
+        if ours is not None and (y := ours(*args, **(kwargs or {}))) is not None:
+            return y
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """`scaled_dot_product_attention`, or None where it is PyTorch's business."""
+    if not is_causal or attn_mask is not None or dropout_p or scale is not None or q.ndim != 4:
+        return None
+    (B, H, T, Dh), G = q.shape, k.shape[1]
+    if (
+        k.shape != (B, G, T, Dh)
+        or v.shape != k.shape
+        or (G != H and not (enable_gqa and H % G == 0))
+        or Dh % 16
+        or B * H * T * T * Dh < _LEAST_MULTIPLICATIONS
+        or any(part.stride(-1) != 1 for part in (q, k, v))
+        or not _is_ours(q, k, v)
+    ):
+        return None
+    mixed = torch.empty(B, T, H, Dh, dtype=torch.float32, device="cpu")
+    attention = _Attention(
+        queries=q.data_ptr(),
+        keys=k.data_ptr(),
+        values=v.data_ptr(),
+        mixed=mixed.data_ptr(),
+        query_steps=q.stride()[:3],
+        key_steps=k.stride()[:3],
+        value_steps=v.stride()[:3],
+        n_rows=B,
+        n_heads=H,
+        n_kv_heads=G,
+        n_tokens=T,
+        d_head=Dh,
+    )
+    library().glassgpt_attention(ctypes.byref(attention), ctypes.c_int32(torch.get_num_threads()))
+    return mixed.transpose(1, 2)
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor | None:
+    """`gelu`, or None where it is PyTorch's business."""
+    if approximate != "tanh" or x.numel() < _LEAST_NUMBERS or not x.is_contiguous() or not _is_ours(x):
+        return None
+    y = torch.empty_like(x)
+    library().glassgpt_gelu(
+        ctypes.c_void_p(x.data_ptr()),
+        ctypes.c_void_p(y.data_ptr()),
+        ctypes.c_int64(x.numel()),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+    return y
+
+
+def _is_ours(*tensors: Tensor) -> bool:
+    return (
+        all(map(is_plain_float32, tensors))
+        and not torch.is_grad_enabled()  # there is no derivative
+        and not torch.is_autocast_enabled("cpu")
+        and why_no_library() is None
+        and _is_faster()
+    )
+
+
+def _is_faster() -> bool:
+    """On processors with registers of 512 bits; with AVX2 attention took half as long again as PyTorch's."""
+    return bool(library().glassgpt_has_long_registers())
+
+
+_OURS: dict[Any, Callable[..., Tensor | None]] = {F.scaled_dot_product_attention: _attention, F.gelu: _gelu}
