@@ -9,11 +9,19 @@ from tests.house.repository import ROOT
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
+def machines() -> dict[str, str]:
+    """What RESULTS.md says of each machine, by its heading."""
+    sections = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    return {section.partition("\n")[0]: section for section in sections}
+
+
 def results() -> dict[str, str]:
-    """The cells of each row in RESULTS.md, by the row's name; a row goes on in lines that begin empty."""
+    """The cells of each row on the machine that README names, by the row's name; a row goes on in lines that
+    begin empty."""
+    (measured,) = [section for heading, section in machines().items() if heading in speeds_in_readme()]
     rows: dict[str, str] = {}
     name = None
-    for line in (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8").splitlines():
+    for line in measured.splitlines():
         if found := re.match(r"\| [^|]*`([\w-]+)` \|(.*)", line):
             name = found[1]
             rows[name] = found[2]
@@ -24,11 +32,14 @@ def results() -> dict[str, str]:
     return rows
 
 
+def speeds_in_readme() -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.split("## How fast")[1].split("\n## ")[0]
+
+
 def quoted() -> list[tuple[str, str]]:
     """The lines of README's table of speeds: the row's name, and the cells with figures."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text.split("## How fast")[1].split("\n## ")[0]
-    return re.findall(r"^\|[^|]*\|(.*)\| `([\w-]+)` \|$", table, flags=re.MULTILINE)
+    return re.findall(r"^\|[^|]*\|(.*)\| `([\w-]+)` \|$", speeds_in_readme(), flags=re.MULTILINE)
 
 
 def unmeasured(cells: str, measured: str) -> set[str]:
