@@ -59,3 +59,11 @@ def record_by_running(monkeypatch) -> list[torch.Tensor]:
     monkeypatch.setattr(compiled, "record", record)
     monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
     return made
+
+
+def transposed(model: GPT) -> GPT:
+    """`model` with its linear layers' weights as Hugging Face's files have them."""
+    for module in model.blocks.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight = torch.nn.Parameter(module.weight.detach().T.contiguous().T)
+    return model

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_model, save_model
 
 from glassgpt.decoding import quantize
 from glassgpt.decoding.large_pages import side_by_side
+from glassgpt.decoding.native import lay_in_rows
 from glassgpt.model import GPT, gpt2
-from tests.decoding.models import a_model
+from tests.decoding.models import a_model, transposed
 
 needs_smaps = pytest.mark.skipif(
     not hasattr(mmap, "MADV_HUGEPAGE") or not Path("/proc/self/smaps").exists(),
@@ -59,7 +61,8 @@ def test_matrices_in_fewer_bits_lie_on_large_pages_in_the_order_of_use(to):
     small = quantize(GPT(gpt2("124M")), to)
     matrices = [parameter for parameter in small.parameters() if parameter.dtype != torch.float32]
     assert len(matrices) == 49  # four in each of twelve blocks, and the head
-    assert len({matrix.untyped_storage().data_ptr() for matrix in matrices}) == 1
+    first, *_, last = sorted(matrices, key=torch.Tensor.data_ptr)
+    assert last.data_ptr() + last.nbytes - first.data_ptr() == sum(matrix.nbytes for matrix in matrices)
     assert all(map(asks_for_large_pages, matrices))
     blocks = [
         matrix.data_ptr()
@@ -90,6 +93,42 @@ def test_without_large_pages_all_is_the_same(monkeypatch):
     elsewhere = quantize(model, "int8").state_dict()
     for state in (refused, elsewhere):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+
+
+def test_each_is_saved_and_shared_alone(tmp_path):
+    made = side_by_side([torch.ones(64, 64)] * 9)
+    torch.save(made[3], tmp_path / "one.pt")
+    assert (tmp_path / "one.pt").stat().st_size < 2 * made[3].nbytes
+    made[3].share_memory_()
+    assert [tensor.is_shared() for tensor in made] == [number == 3 for number in range(9)]
+
+
+def test_where_there_is_no_room_in_one_piece_there_may_be_in_many(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    made = side_by_side([torch.ones(3, 5), torch.ones(2)])
+    assert [tensor.shape for tensor in made] == [(3, 5), (2,)]
+
+
+def test_others_stay_on_their_devices():
+    made = side_by_side([torch.ones(3, 5, device="meta"), torch.ones(2), torch.ones(0)], torch.int8)
+    assert [tensor.device.type for tensor in made] == ["meta", "cpu", "cpu"]
+    assert all(tensor.dtype == torch.int8 for tensor in made)
+
+
+def test_a_quantised_model_and_one_laid_in_rows_are_saved_by_safetensors(tmp_path):
+    for number, model in enumerate([quantize(a_model(), "int8"), transposed(a_model())]):
+        lay_in_rows(model)
+        file = str(tmp_path / f"{number}.safetensors")
+        save_model(model, file)
+        expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        load_model(model, file)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_copy_and_a_saved_file_keep_the_weights(tmp_path):

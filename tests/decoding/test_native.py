@@ -7,7 +7,7 @@ import torch
 from glassgpt.decoding import NativeStep, quantize, why_not_native
 from glassgpt.errors import GenerationError
 from glassgpt.model import GPT, KVCache, gpt2
-from tests.decoding.models import KINDS, a_model, needs_library
+from tests.decoding.models import KINDS, a_model, needs_library, transposed
 
 pytestmark = needs_library
 
@@ -199,14 +199,6 @@ def test_the_shapes_of_gpt2_124m_agree():
     model = GPT(gpt2("124M")).eval()
     assert largest_difference(model, 1) < 1e-5
     assert largest_difference(quantize(model, "int8"), 1) < 0.02  # bfloat16's rounding, in PyTorch's products
-
-
-def transposed(model: GPT) -> GPT:
-    """`model` with its linear layers' weights as Hugging Face's files have them."""
-    for module in model.blocks.modules():
-        if isinstance(module, torch.nn.Linear):
-            module.weight = torch.nn.Parameter(module.weight.detach().T.contiguous().T)
-    return model
 
 
 def test_weights_that_lie_transposed_are_laid_in_rows_once():

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glassgpt.decoding import PromptKernels, prompt
 from glassgpt.decoding.build import library
@@ -75,7 +77,7 @@ def test_the_shapes_of_gpt2_and_a_cache_with_room_behind_its_tokens(calls):
     assert mixed.transpose(1, 2).is_contiguous()  # the output projection takes it as it is
 
 
-def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(however_little):
+def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(calls, however_little):
     q, k, v = heads(3, 150, (4, 2, 2), 32)
 
     def attend(*tensors):
@@ -96,9 +98,10 @@ def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(however_li
         for part in later:
             part[:, :, t + 1 :] = 1e4
         assert torch.equal(attend(*later)[:, :, : t + 1], expected[:, :, : t + 1])
+    assert calls == ["glassgpt_attention"] * 11
 
 
-def test_scores_of_any_size(however_little):
+def test_scores_of_any_size(calls, however_little):
     q, k, v = heads(1, 70, (2, 2, 2), 16)
     for factor in (1e-20, 30, 1e15):  # of no size at all; a softmax that is all but one-hot; 1e30
         with torch.no_grad(), PromptKernels():
@@ -109,6 +112,7 @@ def test_scores_of_any_size(however_little):
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert mixed[:, :, :40].isfinite().all()
     assert mixed[:, :, 40:].isnan().all()
+    assert calls == ["glassgpt_attention"] * 4
 
 
 @pytest.mark.parametrize("shape", [(900, 3072), (3, 7, 4097), (2, 33000)])
@@ -122,8 +126,8 @@ def test_gelu_gives_the_same_numbers(shape, calls):
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 40])
-def test_gelu_of_any_length_and_of_no_numbers(n, calls, however_little):
-    x = torch.linspace(-50, 50, n)
+def test_gelu_of_any_length_and_with_nan(n, calls, however_little):
+    x = torch.linspace(-1e38, 50, n)
     x[-1] = torch.nan
     with torch.no_grad(), PromptKernels():
         y = F.gelu(x, approximate="tanh")
@@ -148,10 +152,19 @@ def test_what_the_library_cannot_or_should_not_do_is_left_to_pytorch(calls, monk
             q, k, v = heads(1, 300, (4, 4, 4), 32)
             F.scaled_dot_product_attention(q[:, :, :150], k, v, is_causal=True)
             F.scaled_dot_product_attention(q, k, v[..., :16], is_causal=True)
-            F.scaled_dot_product_attention(q, k, torch.ones(1, 4, 32, 300).mT, is_causal=True)
+            for place in range(3):  # the numbers of one token lie apart
+                parts = [q, k, v]
+                parts[place] = torch.ones(1, 4, 32, 300).mT
+                F.scaled_dot_product_attention(*parts, is_causal=True)
+            F.scaled_dot_product_attention(q[0], k[0], v[0], is_causal=True)
+            with sdpa_kernel(SDPBackend.MATH):
+                attend()
             F.scaled_dot_product_attention(q, k, v, torch.ones(300, 300), is_causal=True)
             with pytest.raises(RuntimeError):  # PyTorch's own complaint
                 F.scaled_dot_product_attention(q, k[:, :2], v[:, :2], is_causal=True)
+            with pytest.raises(RuntimeError):
+                F.scaled_dot_product_attention(q, k[:, :3], v[:, :3], is_causal=True, enable_gqa=True)
+            F.scaled_dot_product_attention(q, k[:, :0], v[:, :0], is_causal=True, enable_gqa=True)
             F.scaled_dot_product_attention(q[..., :24], k[..., :24], v[..., :24], is_causal=True)
             gelu("none"), gelu(dtype=torch.float64), gelu(n=100)
             F.gelu(torch.ones(512, 512).T[1:], approximate="tanh")
@@ -167,6 +180,47 @@ def test_what_the_library_cannot_or_should_not_do_is_left_to_pytorch(calls, monk
             monkeypatch.setattr(prompt, "_is_faster", lambda: True)
             attend(), gelu()
             assert calls == ["glassgpt_attention", "glassgpt_gelu"]
+
+
+@pytest.mark.parametrize("function", [prompt._attention, prompt._gelu])
+def test_names_of_arguments_are_those_of_pytorch(function, calls, however_little):
+    x = torch.randn(1, 2, 70, 16)
+    with torch.no_grad(), PromptKernels():
+        if function is prompt._gelu:
+            F.gelu(input=x, approximate="tanh")
+        else:
+            F.scaled_dot_product_attention(
+                query=x, key=x, value=x, attn_mask=None, dropout_p=0.0, is_causal=True, scale=None
+            )
+    assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap's attention
+def test_tensors_that_are_more_than_their_memory_are_left_to_pytorch(calls, however_little):
+    class Special(torch.Tensor):
+        pass
+
+    x = torch.randn(2, 4, 70, 16)
+
+    def both(x):
+        attended = F.scaled_dot_product_attention(x, x, x, is_causal=True)
+        return attended + F.gelu(x, approximate="tanh")
+
+    negative = torch._neg_view(x)
+    with torch.no_grad():
+        expected = both(x)
+        of_negative = both(negative)
+        with PromptKernels():
+            assert type(both(x.as_subclass(Special))) is Special
+            assert torch.equal(both(negative), of_negative)
+            torch.testing.assert_close(torch.vmap(both)(x[:, None])[:, 0], expected)
+            with forward_ad.dual_level():
+                dual = forward_ad.make_dual(x, torch.ones_like(x))
+                assert forward_ad.unpack_dual(F.gelu(dual, approximate="tanh")).tangent is not None
+                assert forward_ad.unpack_dual(F.linear(dual, torch.randn(16, 16))).tangent is not None
+            traced = torch.jit.trace(both, x)
+        assert torch.equal(traced(x), expected)
+    assert not calls
 
 
 IS_FASTER = prompt._is_faster

@@ -21,7 +21,7 @@ from glassgpt.storage import cache_folder, sha256_of, write_atomically
 
 SOURCES = [Path(__file__).parent / name for name in ("step.cpp", "prompt.cpp")]
 SWITCH = "GLASSGPT_NATIVE"
-"""Environment variable: 0 leaves everything to PyTorch."""
+"""Environment variable: 0 leaves to PyTorch what is written in C++."""
 
 _FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math"]
 _COMPILERS = ("g++", "c++")
@@ -41,7 +41,7 @@ def library() -> ctypes.CDLL:
 
 
 def why_no_library() -> str | None:
-    """Why the step cannot be compiled or loaded here, in a few words; None where it can.
+    """Why the library cannot be compiled or loaded here, in a few words; None where it can.
 
     The first call on a machine compiles, which takes a few seconds.
     """

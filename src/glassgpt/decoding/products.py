@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 _LEAST_MULTIPLICATIONS = 2**22
@@ -44,9 +45,14 @@ def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> boo
 
 
 def is_plain_float32(tensor: Tensor) -> bool:
-    """On a CPU, and of no class that may have products of its own."""
+    """On a CPU, in rows and columns, and nothing that has products, or derivatives, of its own."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.dtype == torch.float32
         and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not tensor.is_neg()  # seen with another sign than it is stored with
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and forward_ad.unpack_dual(tensor).tangent is None
     )

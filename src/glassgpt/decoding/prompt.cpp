@@ -9,8 +9,10 @@
 namespace {
 
 struct Attention {
-    const float *queries, *keys, *values;                   // (B, H, T, Dh), and G heads of the other two
-    float* mixed;                                           // (B, T, H, Dh), without gaps
+    const float *queries, *keys, *values;                  // (B, H, T, Dh), and G heads of the other two
+    float* mixed;                                          // (B, T, H, Dh), without gaps
+    float* panels;                                         // room for the keys, S of them: T in whole panels
+    float* scratch;                                        // (threads, QUERIES, Dh + S)
     int64_t query_steps[3], key_steps[3], value_steps[3];  // numbers from a row, head, token to the next
     int64_t n_rows, n_heads, n_kv_heads, n_tokens, d_head;
 };
@@ -81,15 +83,16 @@ extern "C" int32_t glassgpt_has_long_registers() {
 extern "C" void glassgpt_attention(const Attention& a, int32_t n_threads) {
     const int64_t T = a.n_tokens, d = a.d_head, H = a.n_heads, G = a.n_kv_heads;
     const int64_t n_panels = (T + PANEL - 1) / PANEL, n_blocks = (T + QUERIES - 1) / QUERIES;
-    Numbers<float> panels(a.n_rows * G * n_panels * d * PANEL);
     const auto panels_of = [&](int64_t row, int64_t group) {
-        return &panels[(row * G + group) * n_panels * d * PANEL];
+        return a.panels + (row * G + group) * n_panels * d * PANEL;
     };
+    const int64_t apart = n_panels * PANEL;
     const float scale = 1 / std::sqrt(float(d));
 
 #pragma omp parallel num_threads(n_threads)
     {
-        Numbers<float> queries(QUERIES * d), scores(QUERIES * n_panels * PANEL);
+        float* queries = a.scratch + omp_get_thread_num() * QUERIES * (d + apart);
+        float* scores = queries + QUERIES * d;
 #pragma omp for collapse(3) schedule(static)
         for (int64_t row = 0; row < a.n_rows; row++)
             for (int64_t group = 0; group < G; group++)
@@ -106,19 +109,18 @@ extern "C" void glassgpt_attention(const Attention& a, int32_t n_threads) {
                     for (int64_t j = 0; j < QUERIES; j++)
                         for (int64_t i = 0; i < d; i++)
                             queries[j * d + i] = j < n_queries ? q[(first + j) * a.query_steps[2] + i] * scale : 0;
-                    const int64_t apart = n_panels * PANEL;
                     for (int64_t p = 0; p * PANEL < end; p++)
-                        score(queries.data(), panels_of(row, group) + p * d * PANEL, d, &scores[p * PANEL], apart);
+                        score(queries, panels_of(row, group) + p * d * PANEL, d, scores + p * PANEL, apart);
                     float divisor[QUERIES];
                     for (int64_t j = 0; j < QUERIES; j++)
-                        divisor[j] = shares(&scores[j * apart], std::min(first + j + 1, end), end);
+                        divisor[j] = shares(scores + j * apart, std::min(first + j + 1, end), end);
                     const float* v = a.values + row * a.value_steps[0] + group * a.value_steps[1];
                     float* to = a.mixed + ((row * T + first) * H + head) * d;
                     int64_t i = 0;
                     for (; i + PANEL <= d; i += PANEL)
-                        mix<PARTS>(scores.data(), apart, v + i, a.value_steps[2], end, divisor, to + i, H * d, n_queries);
+                        mix<PARTS>(scores, apart, v + i, a.value_steps[2], end, divisor, to + i, H * d, n_queries);
                     for (; i < d; i += WIDTH)
-                        mix<1>(scores.data(), apart, v + i, a.value_steps[2], end, divisor, to + i, H * d, n_queries);
+                        mix<1>(scores, apart, v + i, a.value_steps[2], end, divisor, to + i, H * d, n_queries);
                 }
     }
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.backends.cuda import flash_sdp_enabled
 
 from glassgpt.decoding.build import library, why_no_library
 from glassgpt.decoding.products import OneDNNProducts, is_plain_float32
@@ -17,11 +18,13 @@ from glassgpt.decoding.products import OneDNNProducts, is_plain_float32
 _LEAST_MULTIPLICATIONS = 2**20
 _LEAST_NUMBERS = 2**16
 """Below these PyTorch has finished before Python has looked at everything."""
+_QUERIES, _PANEL = 6, 64
+"""As in prompt.cpp."""
 
 
 class _Attention(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("queries", "keys", "values", "mixed")),
+        *((name, ctypes.c_void_p) for name in ("queries", "keys", "values", "mixed", "panels", "scratch")),
         *((name, ctypes.c_int64 * 3) for name in ("query_steps", "key_steps", "value_steps")),
         *((name, ctypes.c_int64) for name in ("n_rows", "n_heads", "n_kv_heads", "n_tokens", "d_head")),
     )
@@ -31,8 +34,8 @@ class PromptKernels(OneDNNProducts):
     """Inside `with PromptKernels():` causal attention without a mask or dropout, and the tanh form of GELU,
     are computed in C++ where that is there and faster; large linear layers by oneDNN. In float32 on a CPU.
 
-    The same sums in another order. All else is left as it is: other types and devices, little work, autocast,
-    subclasses of tensors, and whatever is to be differentiated.
+    The same numbers but for their rounding. All else is left as it is: other types and devices, little work,
+    autocast, subclasses of tensors, and whatever is to be differentiated.
     """
 
     def __torch_function__(
@@ -45,9 +48,9 @@ class PromptKernels(OneDNNProducts):
 
 
 def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
@@ -55,47 +58,62 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor | None:
     """`scaled_dot_product_attention`, or None where it is PyTorch's business."""
-    if not is_causal or attn_mask is not None or dropout_p or scale is not None or q.ndim != 4:
-        return None
-    (B, H, T, Dh), G = q.shape, k.shape[1]
+    parts = (query, key, value)
     if (
-        k.shape != (B, G, T, Dh)
-        or v.shape != k.shape
-        or (G != H and not (enable_gqa and H % G == 0))
-        or Dh % 16
-        or B * H * T * T * Dh < _LEAST_MULTIPLICATIONS
-        or any(part.stride(-1) != 1 for part in (q, k, v))
-        or not _is_ours(q, k, v)
+        not is_causal
+        or attn_mask is not None
+        or dropout_p
+        or scale is not None
+        or not flash_sdp_enabled()  # sdpa_kernel can switch off what this stands in for
+        or not _is_ours(*parts)
+        or any(part.ndim != 4 or part.stride(-1) != 1 for part in parts)
     ):
         return None
+    (B, H, T, Dh), G = query.shape, key.shape[1]
+    if (
+        key.shape != (B, G, T, Dh)
+        or value.shape != key.shape
+        or (G != H and not (enable_gqa and G and H % G == 0))
+        or Dh % 16
+        or B * H * T * T * Dh < max(1, _LEAST_MULTIPLICATIONS)
+    ):
+        return None
+    n_threads, n_whole = torch.get_num_threads(), -(-T // _PANEL) * _PANEL
     mixed = torch.empty(B, T, H, Dh, dtype=torch.float32, device="cpu")
+    # Taken here, where there may be too little without the end of the process.
+    panels = torch.empty(B, G, n_whole, Dh, dtype=torch.float32, device="cpu")
+    scratch = torch.empty(n_threads, _QUERIES, Dh + n_whole, dtype=torch.float32, device="cpu")
     attention = _Attention(
-        queries=q.data_ptr(),
-        keys=k.data_ptr(),
-        values=v.data_ptr(),
+        queries=query.data_ptr(),
+        keys=key.data_ptr(),
+        values=value.data_ptr(),
         mixed=mixed.data_ptr(),
-        query_steps=q.stride()[:3],
-        key_steps=k.stride()[:3],
-        value_steps=v.stride()[:3],
+        panels=panels.data_ptr(),
+        scratch=scratch.data_ptr(),
+        query_steps=query.stride()[:3],
+        key_steps=key.stride()[:3],
+        value_steps=value.stride()[:3],
         n_rows=B,
         n_heads=H,
         n_kv_heads=G,
         n_tokens=T,
         d_head=Dh,
     )
-    library().glassgpt_attention(ctypes.byref(attention), ctypes.c_int32(torch.get_num_threads()))
+    library().glassgpt_attention(ctypes.byref(attention), ctypes.c_int32(n_threads))
     return mixed.transpose(1, 2)
 
 
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor | None:
+def _gelu(input: Tensor, approximate: str = "none", out: Tensor | None = None) -> Tensor | None:
     """`gelu`, or None where it is PyTorch's business."""
-    if approximate != "tanh" or x.numel() < _LEAST_NUMBERS or not x.is_contiguous() or not _is_ours(x):
+    if approximate != "tanh" or out is not None or not _is_ours(input):
         return None
-    y = torch.empty_like(x)
+    if input.numel() < max(1, _LEAST_NUMBERS) or not input.is_contiguous():
+        return None
+    y = torch.empty_like(input)
     library().glassgpt_gelu(
-        ctypes.c_void_p(x.data_ptr()),
+        ctypes.c_void_p(input.data_ptr()),
         ctypes.c_void_p(y.data_ptr()),
-        ctypes.c_int64(x.numel()),
+        ctypes.c_int64(input.numel()),
         ctypes.c_int32(torch.get_num_threads()),
     )
     return y
@@ -106,13 +124,14 @@ def _is_ours(*tensors: Tensor) -> bool:
         all(map(is_plain_float32, tensors))
         and not torch.is_grad_enabled()  # there is no derivative
         and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
         and why_no_library() is None
         and _is_faster()
     )
 
 
 def _is_faster() -> bool:
-    """On processors with registers of 512 bits; with AVX2 attention took half as long again as PyTorch's."""
+    """On processors with registers of 512 bits; with AVX2 attention took a third longer than PyTorch's."""
     return bool(library().glassgpt_has_long_registers())
 
 

@@ -1,4 +1,4 @@
-// Vectors of sixteen numbers, and the little arithmetic on them that a decoding step needs.
+// Vectors of sixteen numbers, and the little arithmetic on them that a step and a prompt need.
 //
 // GCC knows vectors of any length, and splits these where a processor's registers are shorter.
 
@@ -160,8 +160,11 @@ uint16_t rounded(float number) {  // to the nearest bfloat16, ties to even; what
     return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
-// gelu: x / 2 · (1 + tanh u) = x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³)
-Vector gelu(Vector x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
+// gelu: x / 2 · (1 + tanh u) = x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³); all but 0 below −30
+Vector gelu(Vector x) {
+    x = x < -30.0f ? -30.0f - Vector{} : x;
+    return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
+}
 
 Vector silu(Vector x) { return x * sigmoid(x); }
 

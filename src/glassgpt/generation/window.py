@@ -27,7 +27,8 @@ from glassgpt.model.modes import evaluating
 class WindowReader:
     """Reads every row's whole window for every token: nothing to get wrong, and slow.
 
-    Where PyTorch runs the model it is in eval mode, and afterwards as it was; the C++ step knows no dropout.
+    While PyTorch runs the model, the model is in eval mode, and afterwards as before; the C++ step knows no
+    dropout.
     """
 
     def __init__(self, model: GPT, prompts: list[list[int]]) -> None:
