@@ -196,6 +196,7 @@ def test_names_of_arguments_are_those_of_pytorch(function, calls, however_little
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap's attention
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_tensors_that_are_more_than_their_memory_are_left_to_pytorch(calls, however_little):
     class Special(torch.Tensor):
         pass
