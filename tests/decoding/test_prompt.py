@@ -219,7 +219,7 @@ def test_tensors_that_are_more_than_their_memory_are_left_to_pytorch(calls, howe
                 dual = forward_ad.make_dual(x, torch.ones_like(x))
                 assert forward_ad.unpack_dual(F.gelu(dual, approximate="tanh")).tangent is not None
                 assert forward_ad.unpack_dual(F.linear(dual, torch.randn(16, 16))).tangent is not None
-            traced = torch.jit.trace(both, x)
+            traced = torch.jit.trace(both, x, check_trace=False)
         assert torch.equal(traced(x), expected)
     assert not calls
 
