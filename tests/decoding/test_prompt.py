@@ -168,6 +168,8 @@ def test_what_the_library_cannot_or_should_not_do_is_left_to_pytorch(calls, monk
             F.scaled_dot_product_attention(q[..., :24], k[..., :24], v[..., :24], is_causal=True)
             gelu("none"), gelu(dtype=torch.float64), gelu(n=100)
             F.gelu(torch.ones(512, 512).T[1:], approximate="tanh")
+            y = torch.empty(2**17)
+            assert F.gelu(torch.ones(2**17), approximate="tanh", out=y) is y
             with torch.autocast("cpu", torch.bfloat16):
                 attend(), gelu()
             monkeypatch.setenv("GLASSGPT_NATIVE", "0")

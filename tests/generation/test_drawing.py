@@ -130,6 +130,22 @@ def test_threads_that_share_a_model_see_no_dropout_and_leave_it_in_its_mode():
     assert [module.training for module in model.modules()] == modes
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_head_too_is_in_eval_mode_whatever_it_does(use_cache):
+    class Head(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (torch.nan if self.training else 1)
+
+    model = a_model()
+    sampling = SamplingConfig(max_new_tokens=5, temperature=0.0, use_cache=use_cache)
+    expected = list(generate(model, [3, 5], sampling))
+    weight = model.head.weight
+    model.head = Head(weight.shape[1], weight.shape[0], bias=False)
+    model.head.weight = weight
+    assert list(generate(model.train(), [3, 5], sampling)) == expected
+    assert all(module.training for module in model.modules())
+
+
 @needs_library
 def test_weights_are_laid_in_rows_before_another_thread_may_be_reading_them(monkeypatch):
     monkeypatch.delenv("GLASSGPT_NATIVE")

@@ -1,6 +1,6 @@
 // What reading a prompt takes beside its products: causal attention of many tokens at once, and GELU.
 //
-// prompt.py describes the structure a second time, for Python.
+// prompt.py describes the structure, and the room that QUERIES and PANEL need, a second time, for Python.
 
 #include <omp.h>
 
