@@ -132,13 +132,58 @@ def test_how_many_places_are_computed_together_changes_no_batch(windows_at_once,
     torch.testing.assert_close(some(), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("tokens_at_once", [1, 21, 100, 2**15])
+def test_how_many_tokens_are_read_together_changes_no_batch(tokens_at_once, monkeypatch):
+    def some(at_once):
+        monkeypatch.setattr(batches_module, "TOKENS_AT_ONCE", at_once)
+        batches = Batches(np.arange(211), context_length=7, micro_batch_size=3, rank=1, world_size=2)
+        # One after another, the same one twice, back, far away, across epochs, and on from there.
+        steps = [*range(40), 39, 40, 7, 8, 10, 1365, 1366, 1367, 1368, 0, 1, 2]
+        return torch.stack([torch.stack(batches.batch(step)) for step in steps])
+
+    torch.testing.assert_close(some(tokens_at_once), some(1), rtol=0, atol=0)
+
+
+def test_small_batches_are_read_together_only_for_who_asks_for_one_after_another(monkeypatch):
+    monkeypatch.setattr(batches_module, "TOKENS_AT_ONCE", 4 * 21)
+    batches, read = Batches(np.arange(911), context_length=7, micro_batch_size=3), []
+    windows = batches.tokens.windows
+    monkeypatch.setattr(
+        batches.tokens, "windows", lambda starts, T: (read.append(len(starts) // 3), windows(starts, T))[1]
+    )
+    for step in [0, 1, 2, 3, 4, 5, 100, 50, 51, 52]:
+        batches.batch(step)
+    assert read == [4, 4, 1, 1, 4]  # steps 0, 4, 100, 50 and 51
+
+
 def test_what_is_written_into_a_batch_reaches_no_other():
+    fresh = [Batches(np.arange(101), context_length=7, micro_batch_size=3).batch(step) for step in range(9)]
     batches = Batches(np.arange(101), context_length=7, micro_batch_size=3)
-    token_ids, targets = batches.batch(5)
-    expected = token_ids.clone(), targets.clone()
-    token_ids.zero_()
-    torch.testing.assert_close(targets, expected[1], rtol=0, atol=0)
-    torch.testing.assert_close(batches.batch(5), expected, rtol=0, atol=0)
+    for step in range(8):  # the next one has been read already
+        token_ids, targets = batches.batch(step)
+        token_ids.zero_()
+        torch.testing.assert_close(targets, fresh[step][1], rtol=0, atol=0)
+        targets.zero_()
+    torch.testing.assert_close(batches.batch(8), fresh[8], rtol=0, atol=0)
+    for step in (7, 8):
+        torch.testing.assert_close(batches.batch(step), fresh[step], rtol=0, atol=0)
+
+
+def test_an_id_outside_the_vocabulary_is_an_error_of_its_own_step_alone():
+    tokens = np.arange(3, 103)
+    tokens[47] = 1009
+    batches = Batches(tokens, context_length=7, micro_batch_size=1, vocab_size=997)
+    expected = Batches(tokens, context_length=7, micro_batch_size=1)
+    n_bad = 0
+    for step in range(batches.windows_per_epoch):
+        window = expected.batch(step)
+        if 1009 in window[0] or 1009 in window[1]:
+            n_bad += 1
+            with pytest.raises(TokenizerError, match="Token id 1009"):
+                batches.batch(step)
+        else:
+            torch.testing.assert_close(batches.batch(step), window, rtol=0, atol=0)
+    assert n_bad in (1, 2)  # where windows meet, both have it
 
 
 def test_targets_are_the_next_tokens_as_int64():

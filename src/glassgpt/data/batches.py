@@ -15,10 +15,15 @@ from torch import Tensor
 
 from glassgpt.data.permutation import permute, scramble
 from glassgpt.data.token_array import TokenArray, check_ids
-from glassgpt.errors import ConfigError, DataError, raise_problems
+from glassgpt.errors import ConfigError, DataError, TokenizerError, raise_problems
 
 WINDOWS_AT_ONCE = 4096
 """How many windows' places are computed together: for those of one batch it takes longer than to read it."""
+
+TOKENS_AT_ONCE = 2**15
+"""About how many tokens are read together: for a small batch alone, asking takes longer than reading."""
+
+Batch = tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]
 
 
 class _Order:
@@ -46,6 +51,9 @@ class _Order:
 
 class Batches:
     """`batch(step)` for one rank: token ids and, one place further, the targets.
+
+    Who asks for one step after another gets small batches that were read together. No number of one belongs
+    to another, but they lie in one piece of memory, which is given back with the last of them.
 
     All ranks together take the next `world_size` × `micro_batch_size` windows of the epoch's order at each
     step; where an epoch ends inside a batch, the rest comes from the next. `vocab_size` is the bound that
@@ -86,32 +94,55 @@ class Batches:
         _check_length(len(self.tokens), context_length, "The text", "Use more text")
         self._order = _Order(len(self.tokens), context_length, seed)
         self._block: tuple[int, NDArray[np.int64]] = -1, np.empty((0, micro_batch_size), np.int64)
+        self._n_together = max(1, TOKENS_AT_ONCE // (micro_batch_size * context_length))
+        self._newest = -1  # the step last asked for
+        self._ahead: dict[int, Batch] = {}  # of the steps behind it; each is given away once
 
     @property
     def windows_per_epoch(self) -> int:
         """Windows that an epoch goes through, all ranks together."""
         return self._order.n_windows
 
-    def batch(self, step: int) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    def batch(self, step: int) -> Batch:
         """The token ids of `step`, and the ids that follow them.
 
         Raises TokenizerError for an id outside the vocabulary.
         """
         if step < 0:
             raise ConfigError(f"step={step} is below 0; steps count from 0.")
-        return _inputs_and_targets(self.tokens, self._starts(step), self.context_length)
+        is_next, self._newest = step == self._newest + 1, step
+        if (batch := self._ahead.pop(step, None)) is not None:
+            return batch
+        try:
+            batch, *others = self._read(step, self._n_together if is_next else 1)
+        except TokenizerError:  # of a later step, perhaps, which may never come
+            batch, *others = self._read(step, 1)
+        self._ahead = dict(enumerate(others, step + 1))
+        return batch
 
-    def _starts(self, step: int) -> NDArray[np.int64]:
-        """Where the windows of `step` begin. Those of its neighbours are computed with them and kept."""
-        n_steps = -(-WINDOWS_AT_ONCE // self.micro_batch_size)
-        number, place = divmod(step, n_steps)
+    def _read(self, step: int, n_steps: int) -> list[Batch]:
+        """The batches of `step` and those behind it, at most `n_steps`."""
+        starts = self._starts(step, n_steps)  # (steps, B)
+        pair = _inputs_and_targets(self.tokens, starts.ravel(), self.context_length)
+        if len(starts) == 1:
+            return [pair]
+        token_ids, targets = (part.view(*starts.shape, self.context_length).unbind() for part in pair)
+        return list(zip(token_ids, targets, strict=True))
+
+    def _starts(self, step: int, n_steps: int) -> NDArray[np.int64]:
+        """Where the windows of `step` and of those behind it begin, a row each: at most `n_steps` rows.
+
+        Those of all steps around are computed with them and kept.
+        """
+        n_computed = -(-WINDOWS_AT_ONCE // self.micro_batch_size)
+        number, place = divmod(step, n_computed)
         block = self._block
         if block[0] != number:
-            steps = np.arange(number * n_steps, (number + 1) * n_steps)
+            steps = np.arange(number * n_computed, (number + 1) * n_computed)
             first = (steps * self.world_size + self.rank) * self.micro_batch_size  # (steps,)
             samples = first[:, None] + np.arange(self.micro_batch_size)  # (steps, B)
             block = self._block = number, self._order.starts(samples.ravel()).reshape(samples.shape)
-        return block[1][place]
+        return block[1][place : place + n_steps]
 
 
 def eval_windows(
@@ -120,7 +151,7 @@ def eval_windows(
     n_windows: int | None = None,
     *,
     vocab_size: int | None = None,
-) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+) -> Batch:
     """At most `n_windows` windows, evenly spaced and without overlap: the same ones at every evaluation.
 
     None takes all that there are. Raises DataError if not one fits.
@@ -137,9 +168,7 @@ def eval_windows(
     return _inputs_and_targets(tokens, starts, context_length)
 
 
-def _inputs_and_targets(
-    tokens: TokenArray, starts: NDArray[np.int64], context_length: int
-) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+def _inputs_and_targets(tokens: TokenArray, starts: NDArray[np.int64], context_length: int) -> Batch:
     windows = tokens.windows(starts, context_length + 1)  # (B, T + 1)
     if tokens.vocab_size is not None:
         check_ids(windows, tokens.vocab_size)
