@@ -34,17 +34,17 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
     }
 }
 
-// Memory is asked for early, one line of each row for each one read. Rows that touch are one run for it, and are
-// asked for in that order, N ahead. FAR ones are N runs; of float32 the processor asks by itself, of fewer bits it
-// is 1 KB of each, as it is busy widening them.
-template <bool FAR, int N, int ROWS, typename Weight>
+// Memory is asked for early, a line of each row for each one read: of FAR rows 1 KB of each ahead, into the second
+// level of the cache. Rows that touch are one run for memory, and are asked for in that order, N ahead.
+template <bool FAR, int N, typename Weight>
 void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
     constexpr int64_t IN_LINE = LINE / sizeof(Weight);
+    if (4 * WIDTH < LINE && i % IN_LINE) return;
     for (int j = 0; j < N; j++) {
-        if (!FAR)
-            __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
-        else if (sizeof(Weight) < sizeof(float))
+        if (FAR)
             __builtin_prefetch(w + j * apart + i + 16 * IN_LINE, 0, 2);
+        else
+            __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
     }
 }
 
@@ -53,11 +53,12 @@ template <bool FAR, int N, int ROWS>
 void dots(const float* w, int64_t apart, const float* x, int64_t n, const float* next, float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
-        prefetch<FAR, N, ROWS>(w, apart, next, i);
+        prefetch<FAR, N>(w, apart, next, i);
         Vector activations[ROWS];
         for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
         for (int j = 0; j < N; j++)
-            for (int row = 0; row < ROWS; row++) total[j][row] += load(w + j * apart + i) * activations[row];
+            for (int row = 0; row < ROWS; row++)
+                total[j][row] = multiply_add(load(w + j * apart + i), activations[row], total[j][row]);
     }
     add_up(total, y);
 }
@@ -69,7 +70,7 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uin
           float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += WIDTH) {
-        prefetch<FAR, N, ROWS>(w, apart, next, 2 * i);
+        prefetch<FAR, N>(w, apart, next, 2 * i);
         Vector even[ROWS], odd[ROWS];
         for (int row = 0; row < ROWS; row++) {
             even[row] = load(x + row * n + i);
@@ -80,8 +81,8 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uin
             std::memcpy(&pairs, w + j * apart + 2 * i, sizeof pairs);
             const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
             for (int row = 0; row < ROWS; row++) {
-                total[j][row] += first * even[row];
-                total[j][row] += second * odd[row];
+                total[j][row] = multiply_add(first, even[row], total[j][row]);
+                total[j][row] = multiply_add(second, odd[row], total[j][row]);
             }
         }
     }
@@ -94,7 +95,7 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const int
           int32_t (&y)[N][ROWS]) {
     Integers total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
-        prefetch<FAR, N, ROWS>(w, apart, next, 2 * i);
+        prefetch<FAR, N>(w, apart, next, 2 * i);
         for (int j = 0; j < N; j++) {
             const Shorts pairs = load_shorts(w + j * apart + 2 * i);
             const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
@@ -118,8 +119,8 @@ struct Worker {
     struct Range {
         int64_t first, last;
     };
-    Range share(int64_t n) const {  // boundaries between whole Vectors
-        const auto start = [&](int64_t i) { return i == count ? n : n * i / count / WIDTH * WIDTH; };
+    Range share(int64_t n) const {  // boundaries between whole lines of float32
+        const auto start = [&](int64_t i) { return i == count ? n : n * i / count / 16 * 16; };
         return {start(index), start(index + 1)};
     }
 
@@ -145,16 +146,15 @@ struct Worker {
     }
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
-    // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills the registers, and
-    // needs the fewest loads. What is left of N or ROWS gets a smaller block.
+    // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills 32 registers, and
+    // needs the fewest loads; with 16 it is no slower than 6 × 2. What is left of N or ROWS gets a smaller block.
     template <typename Weight, typename Activation, typename Write>
     void products(const Matrix& m, const Activation* x, Write write) {
         auto [j, last] = share(m.rows);
         if (n_rows < 4) {
-            constexpr int RUNS = sizeof(Weight) == 1 ? 4 : 2;
-            const int64_t n = (last - j) / RUNS, end = j + n;
-            for (; j < end; j++) block_of_rows<true, Weight, RUNS>(m, j, n, x, write);
-            j += (RUNS - 1) * n;
+            const int64_t n = (last - j) / 4, end = j + n;
+            for (; j < end; j++) block_of_rows<true, Weight, 4>(m, j, n, x, write);
+            j += 3 * n;
         } else {
             for (; j + 6 <= last; j += 6) block_of_rows<false, Weight, 6>(m, j, 1, x, write);
         }

@@ -72,11 +72,7 @@ void mix(const float* scores, int64_t apart, const float* values, int64_t step, 
 
 // Whether the functions below are faster than PyTorch's: 1 or 0.
 extern "C" int32_t glassgpt_has_long_registers() {
-#if defined(__AVX512F__)
-    return 1;
-#else
-    return 0;
-#endif
+    return WIDTH == 16;
 }
 
 // softmax(q kᵀ / √Dh) v, where each token looks at itself and those before it.
