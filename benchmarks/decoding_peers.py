@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.gpt2_weights import load_theirs, their_folder
 from benchmarks.rows import Setting, Side, Taken
-from benchmarks.texts import Task, Text, time_texts
+from benchmarks.texts import ONE, Task, Text, time_texts
 
 CONTEXT, VOCABULARY = 1024, 50_257
 
@@ -112,7 +112,7 @@ def write_ctranslate2(numbers: str, setting: Setting) -> Taken:
         )
         return text
 
-    return time_texts(write, Task(), setting)
+    return time_texts(write, ONE, setting)
 
 
 # llama.cpp
@@ -203,4 +203,4 @@ def write_llama(kind: str, setting: Setting) -> Taken:
             text.add([likeliest()])
         return text
 
-    return time_texts(write, Task(), setting)
+    return time_texts(write, ONE, setting)

@@ -2,9 +2,10 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.moments import LEAST_VALUES, kinds_of_moments
 from benchmarks.rows import AtMost, Goal, Ratio, Row, Share
 
 
@@ -79,6 +80,26 @@ class Reading:
         assert self.row.bound is not None
         return self.measured.get("bound_in_rounds") or [self.measured["limits"][self.row.bound.limit]]
 
+    @property
+    def moments(self) -> list["Reading"]:
+        """The row once more in moments when memory was slow, and when it was fast, if there were both."""
+        found = []
+        for kind in kinds_of_moments(self.measured["sides"]):
+            sides = {
+                name: {"missing": self.missing[name]}
+                if name in self.missing
+                else {"missing": "measured too seldom then"}
+                if len(kind.values[name]) < LEAST_VALUES
+                else {**side, "values": kind.values[name], "beside": {}}
+                for name, side in self.measured["sides"].items()
+            }
+            if "values" in sides[self.row.sides[0].name]:
+                limit = max(kind.memory)
+                row = replace(self.row, what=f"the same, while memory gave {gigabytes(kind.memory)} GB/s")
+                measured = {**self.measured, "sides": sides, "bound_in_rounds": [limit]}
+                found.append(Reading(row, measured))
+        return found
+
     def verdicts(self) -> list[Verdict]:
         return [verdict for goal in self.row.goals for verdict in self.judge(goal)]
 
@@ -107,6 +128,11 @@ class Reading:
     def beside(self, name: str) -> float:
         """The median of a figure that ours has beside its own."""
         return statistics.median(self.measured["sides"][self.row.sides[0].name]["beside"][name])
+
+
+def gigabytes(speeds: list[float]) -> str:
+    """The lowest to the highest, in 10⁹ bytes."""
+    return f"{figure(min(speeds) / 1e9)}–{figure(max(speeds) / 1e9)}"
 
 
 def bounds(goal: Ratio | Share) -> list[tuple[str, float]]:

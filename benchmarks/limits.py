@@ -5,9 +5,10 @@ in two ways, as no single one is the fastest everywhere: PyTorch's sum, and NumP
 each core.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 from benchmarks.judging import figure
 from benchmarks.processes import seconds
@@ -68,6 +69,23 @@ def read_limit(log2_bytes: int, attempts: int = 6) -> float:
         return float(2**log2_bytes / min(best(way, "cpu", attempts) for way in ways))
 
 
+def memory_now(attempts: int = 3) -> float:
+    """Bytes a second that memory gives in this moment, by NumPy, in whatever process; in some 15 ms."""
+    n_bytes, read = _reader()
+    return n_bytes / best(read, "cpu", attempts)
+
+
+@cache
+def _reader() -> tuple[int, Callable[[], object]]:
+    """So many bytes, and what reads them once, with a thread for each core."""
+    import numpy as np
+
+    n_threads = os.cpu_count() or 1
+    parts = np.array_split(np.ones(2**27, np.uint8), n_threads)
+    threads = ThreadPoolExecutor(n_threads)
+    return 2**27, lambda: list(threads.map(np.max, parts))
+
+
 def cuda_read_limit(log2_bytes: int, attempts: int = 6) -> float:
     import torch
 
@@ -77,11 +95,12 @@ def cuda_read_limit(log2_bytes: int, attempts: int = 6) -> float:
 
 def best(run: Callable[[], object], device: str, attempts: int) -> float:
     """The seconds of the fastest attempt, the device waited for."""
-    import torch
 
     def finished() -> None:
         run()
         if device == "cuda":
+            import torch
+
             torch.cuda.synchronize()
 
     return min(seconds(finished) for _ in range(attempts))

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.gpt2_weights import their_folder
 from benchmarks.rows import Setting, Side, Taken
-from benchmarks.texts import Task, Text, time_texts
+from benchmarks.texts import ONE, Text, time_texts
 
 L, D, H, CONTEXT = 12, 768, 12, 1024
 
@@ -168,4 +168,4 @@ def write_onnxruntime(setting: Setting) -> Taken:
             text.add([read(text.steps[-1], len(prompt) + place)])
         return text
 
-    return time_texts(write, Task(), setting)
+    return time_texts(write, ONE, setting)

@@ -31,6 +31,8 @@ class Taken:
     """Other figures worth telling, by name and unit: {"peak GB": 2.1}."""
     note: str = ""
     """How it was done, where that was decided on the spot: "bfloat16"."""
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """Bytes a second that memory gave just before and just after each of the values, where that was asked."""
 
 
 @dataclass(frozen=True)

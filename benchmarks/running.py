@@ -56,10 +56,12 @@ def side_record(rounds: list[Taken], missing: str | None) -> dict[str, Any]:
     if missing:
         return {"missing": missing}
     names = rounds[0].beside
+    memory = [pair for taken in rounds for pair in taken.memory]
     return {
         "values": [value for taken in rounds for value in taken.values],
         "beside": {name: [taken.beside[name] for taken in rounds] for name in names},
         "note": rounds[0].note,
+        **({"memory": memory} if memory else {}),
     }
 
 

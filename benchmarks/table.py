@@ -90,7 +90,8 @@ def float_of(said: str) -> float:
 def table_lines(readings: Sequence[Reading]) -> list[str]:
     lines = [line(HEAD), line(["---", "---:", "---:", "---:", "---", "---:"])]
     for reading in readings:
-        lines += [line(cells) for cells in row_cells(reading)]
+        for shown in (reading, *reading.moments):
+            lines += [line(cells) for cells in row_cells(shown)]
     return lines
 
 

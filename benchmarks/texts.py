@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.gpt2_weights import load_theirs, random_prompts
+from benchmarks.limits import memory_now
 from benchmarks.rows import OURS, Check, Setting, Taken
 
 
@@ -28,11 +29,19 @@ class Task:
     """In place of random ones."""
     warm_up_whole: bool = False
     """Warm up with as many tokens as are timed: on a GPU some code is compiled for their number."""
+    n_texts: int = 2
+    """How often it is written in each process."""
+    beside_memory: bool = False
+    """Measure before and after each text how fast memory is read in that moment."""
 
     def prompts(self) -> list[list[int]]:
         if self.prompt:
             return [list(self.prompt)]
         return random_prompts(self.n_prompts, self.prompt_tokens)
+
+
+ONE = Task(n_texts=4, beside_memory=True)
+"""One text at a time, where each token waits for all weights to come from memory."""
 
 
 @dataclass
@@ -67,18 +76,24 @@ Write = Callable[[list[list[int]], int], Text]
 """Continues prompts by so many tokens."""
 
 
-def time_texts(write: Write, task: Task, setting: Setting, n_texts: int = 2) -> Taken:
-    """Write eight tokens, or the whole text, to warm up, then the text `n_texts` times for the figures."""
+def time_texts(write: Write, task: Task, setting: Setting) -> Taken:
+    """Write eight tokens, or the whole text, to warm up, then the text as often as the task says."""
     prompts = task.prompts()
     n_tokens = min(8, task.new_tokens) if setting.quick else task.new_tokens
     write(prompts, n_tokens if task.warm_up_whole else 8)
-    texts = [write(prompts, n_tokens) for _ in range(1 if setting.quick else n_texts)]
+    texts, memory = [], []
+    for _ in range(1 if setting.quick else task.n_texts):
+        before = memory_now() if task.beside_memory else 0.0
+        texts.append(write(prompts, n_tokens))
+        if task.beside_memory:
+            memory.append((before, memory_now()))
     if task.only_first:
         return Taken([text.first_seconds for text in texts], output=texts[0].rows)
     return Taken(
         [text.tokens_a_second for text in texts],
         output=texts[0].rows,
         beside={"s to the first token": min(text.first_seconds for text in texts)},
+        memory=memory,
     )
 
 

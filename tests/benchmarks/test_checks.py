@@ -128,6 +128,23 @@ def test_where_code_is_compiled_for_their_number_as_many_tokens_warm_up_as_are_t
     assert calls == [11, 11, 11]
 
 
+def test_memory_is_measured_before_and_after_each_text_that_waits_for_it(tmp_path, monkeypatch):
+    order, speeds = [], iter(range(1, 99))
+
+    def write(prompts, n_tokens):
+        order.append("text")
+        return texts.collect(time.sleep(0.001) or [3] for _ in range(n_tokens))
+
+    monkeypatch.setattr(texts, "memory_now", lambda: (order.append("memory"), next(speeds))[1])
+    taken = texts.time_texts(write, texts.Task(1, 5, 3, n_texts=3, beside_memory=True), Setting(tmp_path))
+    assert order == ["text", *["memory", "text", "memory"] * 3]
+    assert taken.memory == [(1, 2), (3, 4), (5, 6)]
+    assert len(taken.values) == 3
+    order.clear()
+    assert texts.time_texts(write, texts.Task(1, 5, 3), Setting(tmp_path)).memory == []
+    assert order == ["text"] * 3
+
+
 @pytest.mark.parametrize(
     ("ours", "agrees", "said"),
     [

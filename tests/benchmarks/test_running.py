@@ -2,7 +2,7 @@ from pathlib import Path
 
 from benchmarks.limits import READ
 from benchmarks.rows import OURS, Bound, Check, Row, Setting, Side, Taken
-from benchmarks.running import measure_row, packages
+from benchmarks.running import measure_row, packages, side_record
 
 
 def measured_with(monkeypatch, bound: Bound | None) -> tuple[dict, list[str]]:
@@ -45,6 +45,16 @@ def test_other_rows_keep_those_from_before(monkeypatch):
     measured, order = measured_with(monkeypatch, None)
     assert order == [OURS, "peer"] * 3
     assert measured["limits"] == {READ: 40e9}
+
+
+def test_what_memory_gave_beside_each_value_is_kept_in_their_order():
+    rounds = [
+        Taken([5.0, 6.0], memory=[(1.0, 2.0), (3.0, 4.0)]),
+        Taken([7.0, 8.0], memory=[(5.0, 6.0), (7.0, 8.0)]),
+    ]
+    record = side_record(rounds, None)
+    assert record["values"] == [5.0, 6.0, 7.0, 8.0]
+    assert record["memory"] == [(1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.0, 8.0)]
 
 
 def test_the_packages_of_a_side_are_those_that_pip_installs():

@@ -24,7 +24,7 @@ def results() -> dict[str, str]:
     for line in measured.splitlines():
         if found := re.match(r"\| [^|]*`([\w-]+)` \|(.*)", line):
             name = found[1]
-            rows[name] = found[2]
+            rows[name] = rows.get(name, "") + found[2]  # the same in other moments comes on lines of its own
         elif name and line.startswith("|  |"):
             rows[name] += line
         elif found := re.match(r"- `([\w-]+)`: (.*)", line):  # what was measured beside
