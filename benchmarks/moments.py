@@ -1,8 +1,8 @@
 """Moments in which memory was fast, and moments in which it was slow.
 
 Two cores of a shared machine have at times one way to memory between them and at times one each, from second
-to second (docs/log.md). What waits for memory is then half as fast again in one moment as in the next, and what
-computes more is not. So everybody is compared in moments of the same kind, too.
+to second (docs/log.md). What waits for memory is then half as fast again in one moment as in the next, and
+what computes more is not. So everybody is compared in moments of the same kind, too.
 """
 
 import math
