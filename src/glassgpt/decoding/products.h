@@ -111,10 +111,18 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const int
 // ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
 
 struct Worker {
-    int64_t index, count, n_rows;
+    int64_t n_rows, index = 0, count = 1;
     Numbers<float> split, scale;
     Numbers<int16_t> whole;
     Numbers<char> copy;
+
+    // With all the memory that products of matrices with up to `widest` columns need.
+    Worker(int64_t n_rows, int64_t widest) : n_rows(n_rows) {
+        split.reserve(n_rows * widest);
+        scale.reserve(n_rows);
+        whole.reserve(n_rows * widest);
+        copy.reserve(6 * widest * sizeof(float));
+    }
 
     struct Range {
         int64_t first, last;

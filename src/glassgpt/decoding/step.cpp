@@ -150,15 +150,27 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
     }
 }
 
-}  // namespace
+// What a thread has for itself: taken before they begin, as none of them can say that there is too little.
+struct alignas(LINE) Own {
+    Worker worker;
+    Numbers<float> normed, scores;
 
-extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_threads) {
+    Own(const Model& model, const Step& step, int64_t D, int64_t F)
+        : worker(step.n_rows * step.n_new, std::max(D, F)), normed(step.n_rows * step.n_new * D) {
+        scores.reserve(step.n_tokens + step.n_new + WIDTH);
+    }
+};
+
+void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
     const int64_t B = step.n_rows, T = step.n_new, N = B * T;
     const int64_t D = model.n_heads * model.d_head, G = model.n_kv_heads;
     const int64_t QKV = model.blocks[0].qkv.rows, F = model.blocks[0].up.rows, V = model.head.rows;
     const bool gated = model.blocks[0].gate.weight;
     // x is the residual stream
     Numbers<float> x(N * D), qkv(N * QKV), mixed(N * D), wide(N * F), gate(gated ? N * F : 0);
+    std::vector<Own> own;
+    own.reserve(n_threads);
+    for (int32_t i = 0; i < n_threads; i++) own.emplace_back(model, step, D, F);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
     for (int64_t i = 0; i < N; i++) {
         add_row(model.token_embedding, step.token_ids[i], &x[i * D]);
@@ -169,8 +181,8 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
 #pragma omp parallel num_threads(n_threads)
     {
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
-        Worker worker{omp_get_thread_num(), omp_get_num_threads(), N, {}, {}, {}, {}};
-        Numbers<float> normed(N * D), scores;
+        auto& [worker, normed, scores] = own[omp_get_thread_num()];
+        worker.index = omp_get_thread_num(), worker.count = omp_get_num_threads();
         const auto into = [](Numbers<float>& y, int64_t n) {
             return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };
         };
@@ -203,4 +215,16 @@ extern "C" void glassgpt_step(const Model& model, const Step& step, int32_t n_th
         worker.project(model.head, normed.data(),
                        [&](int64_t row, int64_t j, float y) { step.logits[row * V + j] = y; });
     }
+}
+
+}  // namespace
+
+// Whether there was memory enough: 1 or 0.
+extern "C" int32_t glassgpt_step(const Model& model, const Step& step, int32_t n_threads) {
+    try {
+        read_tokens(model, step, n_threads);
+    } catch (const std::bad_alloc&) {
+        return 0;
+    }
+    return 1;
 }
