@@ -490,6 +490,7 @@ def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():
     code = """
 import resource, torch
 from glassgpt.decoding import NativeStep, quantize
+from glassgpt.errors import GenerationError
 from glassgpt.model import KVCache
 from tests.decoding.models import a_model
 
@@ -503,11 +504,13 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, -1))
 try:
     step.logits([3] * n_rows, caches[1])
-except MemoryError as error:
+except GenerationError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, -1))
 print(caches[1].n_tokens, step.logits([3] * n_rows, caches[2]).isfinite().all().item())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == ("There is no room for a step of 400 tokens. Generate fewer at once.\n0 True\n")
+    assert done.stdout == (
+        "There is too little memory for a step of 400 tokens. Generate for fewer prompts at once.\n0 True\n"
+    )

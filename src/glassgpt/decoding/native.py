@@ -212,7 +212,7 @@ class NativeStep:
 
         Reads the tokens into the cache; one after the other they would get the same bits. Raises
         GenerationError when the cache is full, of another model's shape, or of another type than float32 and
-        bfloat16, and for a token outside the vocabulary; MemoryError where there is too little memory.
+        bfloat16, for a token outside the vocabulary, and where there is too little memory.
 
         Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
         as when repeated, with all that the step has pushed out of the processor's cache in between.
@@ -242,7 +242,10 @@ class NativeStep:
             ctypes.byref(self.description), ctypes.byref(step), ctypes.c_int32(torch.get_num_threads())
         )
         if not enough_memory:
-            raise MemoryError(f"There is no room for a step of {len(token_ids):,} tokens. Generate fewer at once.")
+            raise GenerationError(
+                f"There is too little memory for a step of {len(token_ids):,} tokens. Generate for fewer "
+                f"prompts at once."
+            )
         cache.advance(n_new)
         return logits
 
