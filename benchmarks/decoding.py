@@ -86,7 +86,6 @@ ROWS = [
             Share(aim=0.8),
         ),
         bound=weights_read("float32"),
-        rounds=4,
     ),
     row(
         "decode-bfloat16",
@@ -97,7 +96,6 @@ ROWS = [
         prepare=partial(prepare, formats=(peers.write_gguf_files,)),
         goals=(Ratio(beside=("llama.cpp f16",), at_least=1.4, aim=1.8), Share(aim=0.8)),
         bound=weights_read("bfloat16"),
-        rounds=4,
     ),
     row(
         "decode-int8",
@@ -114,7 +112,6 @@ ROWS = [
             Share(aim=0.7),
         ),
         bound=weights_read("int8"),
-        rounds=4,
     ),
     *(
         row(

@@ -60,7 +60,10 @@ class Reading:
         """The part of the machine's limit that ours reaches; None where no limit is known.
 
         Each round has a limit of its own, as the machine is not the same in each; the median of their shares.
+        Where it differs from moment to moment inside a round, the least share of the kinds of moments.
         """
+        if moments := self.moments:
+            return min(moment.share or 0.0 for moment in moments)
         bound = self.row.bound
         if bound is None or bound.limit not in self.measured["limits"]:
             return None
@@ -90,7 +93,7 @@ class Reading:
                 if name in self.missing
                 else {"missing": "measured too seldom then"}
                 if len(kind.values[name]) < LEAST_VALUES
-                else {**side, "values": kind.values[name], "beside": {}}
+                else {"values": kind.values[name], "beside": {}, "note": side["note"]}
                 for name, side in self.measured["sides"].items()
             }
             if "values" in sides[self.row.sides[0].name]:

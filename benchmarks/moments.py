@@ -50,6 +50,13 @@ def kinds_of_moments(sides: Mapping[str, Mapping[str, Any]]) -> list[Moments]:
     return kinds
 
 
+def were_too_seldom(sides: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether there were two kinds of moments, and one of them has too few values of a side."""
+    measured = [name for name, side in sides.items() if "values" in side]
+    kinds = kinds_of_moments(sides)
+    return any(len(kind.values[name]) < LEAST_VALUES for kind in kinds for name in measured)
+
+
 def where_fast_begins(speeds: Sequence[float]) -> float | None:
     """The speed that parts two groups best: their logarithms spread least around two means (Otsu 1979, "A
     Threshold Selection Method from Gray-Level Histograms"). None where the means are close to one another."""

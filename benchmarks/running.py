@@ -7,17 +7,22 @@ from typing import Any
 from benchmarks.judging import figure
 from benchmarks.limits import limit_text, measure_limits
 from benchmarks.machine import versions
+from benchmarks.moments import were_too_seldom
 from benchmarks.processes import alone
 from benchmarks.rows import OURS, Check, Row, Setting, Side, Taken
 
 Say = Callable[[str], None]
+MOST_TIMES_AS_MANY = 3
+"""Rounds, where one kind of moments is seldom."""
 
 
 def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) -> dict[str, Any]:
     """What results.json keeps of a row. The rounds go A B A B, so that a slow minute hits everybody.
 
     Where the machine's limit counts, it is measured in each round, too: it differs from minute to minute.
-    A peer that fails is recorded with its reason, and the others go on; when ours fails, so does the run.
+    Where memory was fast in some moments and slow in others, there are more rounds, until everybody is known
+    in both. A peer that fails is recorded with its reason, and the others go on; when ours fails, so does the
+    run.
     """
     if row.prepare is not None:
         say(f"{row.name}: preparing …")
@@ -25,11 +30,16 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     taken: dict[str, list[Taken]] = {side.name: [] for side in row.sides}
     missing = {side.name: side.missing for side in row.sides if side.missing}
     n_rounds = 1 if setting.quick else row.rounds
-    reached = []
-    for number in range(1, n_rounds + 1):
+    reached, number = [], 0
+
+    def records() -> dict[str, Any]:
+        return {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides}
+
+    while number < n_rounds or (number < MOST_TIMES_AS_MANY * n_rounds and were_too_seldom(records())):
+        number += 1
         if row.bound is not None:
             reached.append(alone(measure_limits, setting.quick, row.device))
-            say(f"{row.name}: round {number} of {n_rounds}, {limit_text(row.bound.limit, reached[-1])}")
+            say(f"{row.name}: round {number}, {limit_text(row.bound.limit, reached[-1])}")
         for side in row.sides:
             if side.name not in missing:
                 try:
@@ -39,12 +49,12 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
                         raise
                     missing[side.name] = f"failed: {type(fault).__name__}: {first_line(fault)}"
             said = missing.get(side.name) or f"{figure(taken[side.name][-1].values[-1])} {row.unit}"
-            say(f"{row.name}: round {number} of {n_rounds}, {side.name}: {said}")
+            say(f"{row.name}: round {number}, {side.name}: {said}")
     outputs = {name: rounds[0].output for name, rounds in taken.items() if rounds and name not in missing}
     check: Check = alone(row.check, setting, outputs)
     say(f"{row.name}: {'agree' if check.agrees else 'DISAGREE'}: {check.how}")
     return {
-        "sides": {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides},
+        "sides": records(),
         "check": {"agrees": check.agrees, "how": check.how},
         "limits": {name: max(found[name] for found in reached) for name in reached[0]} if reached else limits,
         "bound_in_rounds": [found[row.bound.limit] for found in reached] if row.bound else [],

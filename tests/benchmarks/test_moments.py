@@ -84,7 +84,8 @@ def test_a_row_is_judged_in_each_kind_of_moments_too():
     ]
     assert [line[3] for line in lines[::2]] == ["1.50 ×", "1.50 ×", "4.00 ×"]
     assert [line[4].removeprefix("at least 2 × peer: ") for line in lines[2::2]] == ["**missed**", "reached"]
-    assert [line[5].partition(" of memory read ")[::2] for line in lines[2::2]] == [
+    assert [line[5].partition(" of memory read ")[::2] for line in lines[::2]] == [
+        ("48%", "where it was least"),
         ("48%", "31.0 GB/s"),
         ("70%", "57.0 GB/s"),
     ]

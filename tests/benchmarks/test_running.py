@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from benchmarks.limits import READ
 from benchmarks.rows import OURS, Bound, Check, Row, Setting, Side, Taken
 from benchmarks.running import measure_row, packages, side_record
@@ -45,6 +47,31 @@ def test_other_rows_keep_those_from_before(monkeypatch):
     measured, order = measured_with(monkeypatch, None)
     assert order == [OURS, "peer"] * 3
     assert measured["limits"] == {READ: 40e9}
+
+
+@pytest.mark.parametrize(
+    ("moments", "n_rounds"),
+    [
+        ([(31.0, 30.0)] * 9, 3),  # always alike
+        ([(31.0, 30.0)] * 2 + [(55.0, 54.0)] * 2 + [(31.0, 30.0), (55.0, 54.0)] * 2, 6),
+        ([(31.0, 30.0), (55.0, 54.0)] * 5, 6),
+        ([(31.0, 30.0)] * 2 + [(55.0, 54.0)] + [(31.0, 30.0)] * 6, 9),
+    ],
+)
+def test_rounds_go_on_until_both_kinds_of_moments_are_known(moments, n_rounds, monkeypatch):
+    left = iter(moments)
+    monkeypatch.setattr("benchmarks.running.alone", lambda function, *arguments: function(*arguments))
+    side = Side(OURS, lambda _: Taken([1.0], memory=[next(left)]))
+    row = Row(
+        name="work",
+        what="some work",
+        unit="tokens/s",
+        how="not at all",
+        sides=(side,),
+        check=lambda _, outputs: Check(True, "not at all"),
+    )
+    measured = measure_row(row, Setting(Path()), {}, say=lambda _: None)
+    assert len(measured["sides"][OURS]["values"]) == n_rounds
 
 
 def test_what_memory_gave_beside_each_value_is_kept_in_their_order():
