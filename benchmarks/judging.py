@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.moments import LEAST_VALUES, kinds_of_moments
 from benchmarks.rows import AtMost, Goal, Ratio, Row, Share
 
+TOO_SELDOM = "measured too seldom then"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -62,20 +64,21 @@ class Reading:
         Each round has a limit of its own, as the machine is not the same in each; the median of their shares.
         Where it differs from moment to moment inside a round, the least share of the kinds of moments.
         """
-        if moments := self.moments:
-            return min(moment.share or 0.0 for moment in moments)
         bound = self.row.bound
         if bound is None or bound.limit not in self.measured["limits"]:
             return None
+        shares = [moment.share for moment in self.moments]
+        if len(shares) == 2:
+            return min(share for share in shares if share is not None)
         limits = self.bound_in_rounds
         values = self.measured["sides"][self.row.sides[0].name]["values"]
         n_each = len(values) // len(limits)
-        shares = []
+        in_rounds = []
         for number, limit in enumerate(limits):
             median = statistics.median(values[number * n_each : (number + 1) * n_each])
             used = median * bound.amount if self.row.more_is_better else bound.amount / median
-            shares.append(used / limit)
-        return float(statistics.median(shares))
+            in_rounds.append(used / limit)
+        return float(statistics.median(in_rounds))
 
     @property
     def bound_in_rounds(self) -> list[float]:
@@ -91,7 +94,7 @@ class Reading:
             sides = {
                 name: {"missing": self.missing[name]}
                 if name in self.missing
-                else {"missing": "measured too seldom then"}
+                else {"missing": TOO_SELDOM}
                 if len(kind.values[name]) < LEAST_VALUES
                 else {"values": kind.values[name], "beside": {}, "note": side["note"]}
                 for name, side in self.measured["sides"].items()
@@ -118,7 +121,10 @@ class Reading:
         else:
             ratios = [self.ratio(peer) for peer in goal.beside]
             measured = [ratio for ratio in ratios if ratio is not None]
-            found = min(measured) if measured else None
+            unknown = any(
+                self.missing.get(peer) == TOO_SELDOM for peer in goal.beside
+            )  # the fastest, perhaps
+            found = min(measured) if measured and not unknown else None
             what = (
                 f" × {goal.beside[0] if len(goal.beside) == 1 else 'the best of ' + ', '.join(goal.beside)}"
             )

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LEAST_RATIO = 1.25
-"""Fast moments are so many times as fast as slow ones, or all are alike."""
+LEAST_RATIO = 1.35
+"""Fast moments are so many times as fast as slow ones, or all are alike: a single hump cut in two has less,
+unless it is very broad."""
 LEAST_VALUES = 3
-"""Of fewer no median is told."""
+"""Of fewer no median is told, and no kind is made."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,12 @@ def where_fast_begins(speeds: Sequence[float]) -> float | None:
     """The speed that parts two groups best: their logarithms spread least around two means (Otsu 1979, "A
     Threshold Selection Method from Gray-Level Histograms"). None where the means are close to one another."""
     logs = sorted(map(math.log, speeds))
-    if len(logs) < 2:
+    if len(logs) < 2 * LEAST_VALUES:
         return None
-    place = min(range(1, len(logs)), key=lambda cut: spread(logs[:cut]) + spread(logs[cut:]))
+    place = min(
+        range(LEAST_VALUES, len(logs) - LEAST_VALUES + 1),
+        key=lambda cut: spread(logs[:cut]) + spread(logs[cut:]),
+    )
     if statistics.fmean(logs[place:]) - statistics.fmean(logs[:place]) < math.log(LEAST_RATIO):
         return None
     return math.exp((logs[place - 1] + logs[place]) / 2)

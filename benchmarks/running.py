@@ -35,7 +35,8 @@ def measure_row(row: Row, setting: Setting, limits: dict[str, float], say: Say) 
     def records() -> dict[str, Any]:
         return {side.name: side_record(taken[side.name], missing.get(side.name)) for side in row.sides}
 
-    while number < n_rounds or (number < MOST_TIMES_AS_MANY * n_rounds and were_too_seldom(records())):
+    most = n_rounds if setting.quick else MOST_TIMES_AS_MANY * n_rounds
+    while number < n_rounds or (number < most and were_too_seldom(records())):
         number += 1
         if row.bound is not None:
             reached.append(alone(measure_limits, setting.quick, row.device))

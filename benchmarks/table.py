@@ -117,7 +117,7 @@ def share_cell(reading: Reading) -> str:
     if reading.row.bound is None or reading.share is None:
         return ""
     limit = reading.row.bound.limit
-    if reading.moments:
+    if len(reading.moments) == 2:
         return f"{100 * reading.share:.0f}% of {limit} where it was least"
     values = [value / 1e9 for value in reading.bound_in_rounds]
     return f"{100 * reading.share:.0f}% of {limit} {range_text(values)} {LIMITS[limit]}"

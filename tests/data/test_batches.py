@@ -1,5 +1,7 @@
 """Batches: a pure function of (seed, step, rank) that goes through every window once an epoch."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -132,7 +134,7 @@ def test_how_many_places_are_computed_together_changes_no_batch(windows_at_once,
     torch.testing.assert_close(some(), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("tokens_at_once", [1, 21, 100, 2**15])
+@pytest.mark.parametrize("tokens_at_once", [42, 100, 2**15])
 def test_how_many_tokens_are_read_together_changes_no_batch(tokens_at_once, monkeypatch):
     def some(at_once):
         monkeypatch.setattr(batches_module, "TOKENS_AT_ONCE", at_once)
@@ -167,6 +169,20 @@ def test_what_is_written_into_a_batch_reaches_no_other():
     torch.testing.assert_close(batches.batch(8), fresh[8], rtol=0, atol=0)
     for step in (7, 8):
         torch.testing.assert_close(batches.batch(step), fresh[step], rtol=0, atol=0)
+
+
+def test_batches_that_were_read_together_are_tensors_of_their_own():
+    batches = Batches(np.arange(101), context_length=7, micro_batch_size=3)
+    (first, _), (second, _) = batches.batch(0), batches.batch(1)
+    x = torch.ones(101, requires_grad=True)
+    loss = (x[first] * x[first]).sum()  # its backward pass reads `first`
+    second.zero_()
+    loss.backward()
+    assert first.untyped_storage().nbytes() == second.untyped_storage().nbytes() == 3 * 7 * 8
+    again = pickle.loads(pickle.dumps(batches))
+    assert again._ahead == {}
+    for part, expected in zip(again.batch(2), batches.batch(2), strict=True):
+        assert torch.equal(part, expected)
 
 
 def test_an_id_outside_the_vocabulary_is_an_error_of_its_own_step_alone():

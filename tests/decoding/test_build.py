@@ -10,6 +10,7 @@ import pytest
 from glassgpt.decoding import NativeStep, build
 from glassgpt.generation import SamplingConfig, generate
 from tests.decoding.models import a_model, needs_library
+from tests.house.repository import ROOT
 
 
 @pytest.fixture
@@ -138,3 +139,36 @@ print({line.split("/")[-1].strip() for line in open("/proc/self/maps") if "omp" 
 """
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.count(".so") == 1, loaded.stdout
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which can limit a process's memory")
+def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():
+    code = """
+import resource, torch
+from glassgpt.decoding import NativeStep, quantize
+from glassgpt.errors import GenerationError
+from glassgpt.model import KVCache
+from tests.decoding.models import a_model
+
+torch.set_num_threads(8)
+model = quantize(a_model(d_ff=64 * 1024, n_layers=1), "bfloat16")
+step, n_rows = NativeStep(model), 400
+caches = [KVCache(model.config, n, 2) for n in (1, n_rows, n_rows)]
+step.logits([3], caches[0])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+# 400 rows of 65,536 numbers are 105 MB: once for all threads, and once for each
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, hard))
+try:
+    step.logits([3] * n_rows, caches[1])
+except GenerationError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+print(caches[1].n_tokens, step.logits([3] * n_rows, caches[2]).isfinite().all().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "There is too little memory for a step of 400 tokens. Generate for fewer prompts at once.\n0 True\n"
+    )

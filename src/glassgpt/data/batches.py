@@ -6,6 +6,7 @@ of its window, which sees nothing before it.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,10 +114,13 @@ class Batches:
         is_next, self._newest = step == self._newest + 1, step
         if (batch := self._ahead.pop(step, None)) is not None:
             return batch
+        n_steps = self._n_together if is_next else 1
         try:
-            batch, *others = self._read(step, self._n_together if is_next else 1)
-        except TokenizerError:  # of a later step, perhaps, which may never come
-            batch, *others = self._read(step, 1)
+            batch, *others = self._read(step, n_steps)
+        except TokenizerError:
+            if n_steps == 1:
+                raise
+            batch, *others = self._read(step, 1)  # the id may be of a later step, which may never come
         self._ahead = dict(enumerate(others, step + 1))
         return batch
 
@@ -124,10 +128,12 @@ class Batches:
         """The batches of `step` and those behind it, at most `n_steps`."""
         starts = self._starts(step, n_steps)  # (steps, B)
         pair = _inputs_and_targets(self.tokens, starts.ravel(), self.context_length)
-        if len(starts) == 1:
-            return [pair]
-        token_ids, targets = (part.view(*starts.shape, self.context_length).unbind() for part in pair)
-        return list(zip(token_ids, targets, strict=True))
+        token_ids, targets = pair.reshape(2, *starts.shape, self.context_length)
+        # Each a tensor of its own, which PyTorch does not know to lie beside the others.
+        return list(zip(map(torch.from_numpy, token_ids), map(torch.from_numpy, targets), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_ahead": {}}
 
     def _starts(self, step: int, n_steps: int) -> NDArray[np.int64]:
         """Where the windows of `step` and of those behind it begin, a row each: at most `n_steps` rows.
@@ -165,16 +171,20 @@ def eval_windows(
     if n_taken < 1:
         raise ConfigError(f"n_windows={n_windows} must be at least 1, or None for all.")
     starts = np.arange(n_taken) * n_all // n_taken * context_length
-    return _inputs_and_targets(tokens, starts, context_length)
+    token_ids, targets = _inputs_and_targets(tokens, starts, context_length)
+    return torch.from_numpy(token_ids), torch.from_numpy(targets)
 
 
-def _inputs_and_targets(tokens: TokenArray, starts: NDArray[np.int64], context_length: int) -> Batch:
+def _inputs_and_targets(
+    tokens: TokenArray, starts: NDArray[np.int64], context_length: int
+) -> NDArray[np.int64]:
+    """(2, B, T): the ids of each window, and those that follow them."""
     windows = tokens.windows(starts, context_length + 1)  # (B, T + 1)
     if tokens.vocab_size is not None:
         check_ids(windows, tokens.vocab_size)
     pair = np.empty((2, len(starts), context_length), np.int64)
     pair[0], pair[1] = windows[:, :-1], windows[:, 1:]
-    return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
+    return pair
 
 
 def _check_length(n_tokens: int, context_length: int, text: str, remedy: str) -> None:

@@ -212,7 +212,7 @@ class NativeStep:
 
         Reads the tokens into the cache; one after the other they would get the same bits. Raises
         GenerationError when the cache is full, of another model's shape, or of another type than float32 and
-        bfloat16, for a token outside the vocabulary, and where there is too little memory.
+        bfloat16, for a token outside the vocabulary, and where the step has too little memory.
 
         Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
         as when repeated, with all that the step has pushed out of the processor's cache in between.

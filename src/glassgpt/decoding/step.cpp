@@ -155,8 +155,9 @@ struct alignas(LINE) Own {
     Worker worker;
     Numbers<float> normed, scores;
 
-    Own(const Model& model, const Step& step, int64_t D, int64_t F)
-        : worker(step.n_rows * step.n_new, std::max(D, F)), normed(step.n_rows * step.n_new * D) {
+    Own(const Step& step, int64_t D, int64_t F)
+        : worker(step.n_rows * step.n_new, std::max(D, F)) {
+        normed.reserve(step.n_rows * step.n_new * D);
         scores.reserve(step.n_tokens + step.n_new + WIDTH);
     }
 };
@@ -170,7 +171,7 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
     Numbers<float> x(N * D), qkv(N * QKV), mixed(N * D), wide(N * F), gate(gated ? N * F : 0);
     std::vector<Own> own;
     own.reserve(n_threads);
-    for (int32_t i = 0; i < n_threads; i++) own.emplace_back(model, step, D, F);
+    for (int32_t i = 0; i < n_threads; i++) own.emplace_back(step, D, F);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
     for (int64_t i = 0; i < N; i++) {
         add_row(model.token_embedding, step.token_ids[i], &x[i * D]);
@@ -183,6 +184,7 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
         auto& [worker, normed, scores] = own[omp_get_thread_num()];
         worker.index = omp_get_thread_num(), worker.count = omp_get_num_threads();
+        normed.resize(N * D);
         const auto into = [](Numbers<float>& y, int64_t n) {
             return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };
         };

@@ -90,6 +90,8 @@ Vector multiply_add(Vector a, Vector b, Vector total) {
     return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)total);
 #elif defined(__AVX2__) && defined(__FMA__)
     return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)total);
+#elif defined(__FMA__)
+    return (Vector)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)total);
 #elif defined(__aarch64__)
     return (Vector)vfmaq_f32((float32x4_t)total, (float32x4_t)a, (float32x4_t)b);
 #else
@@ -99,7 +101,7 @@ Vector multiply_add(Vector a, Vector b, Vector total) {
 
 // The same with neighbouring products of whole numbers added: compilers do not find this instruction.
 Integers multiply_add(Shorts a, Shorts b, Integers total) {
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
     return (Integers)_mm512_dpwssd_epi32((__m512i)total, (__m512i)a, (__m512i)b);
 #elif defined(__AVX512BW__)
     return total + (Integers)_mm512_madd_epi16((__m512i)a, (__m512i)b);
