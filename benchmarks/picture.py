@@ -40,7 +40,7 @@ def draw(readings: Sequence[Reading]) -> str:
             )
         axes.axvline(1, color=INK, linewidth=1)
         axes.set_xscale("log")
-        axes.margins(x=0.12)
+        axes.margins(x=0.16)
         axes.set_ylim(max(1, len(lines)) - 0.4, -0.6)
         axes.set_yticks(range(len(lines)), [f"{reading.row.name} · {peer}" for reading, peer, _ in lines])
         axes.tick_params(axis="y", length=0)
