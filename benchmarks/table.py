@@ -13,9 +13,9 @@ TITLE = """# Results
 
 Written by `make bench`, or `python -m benchmarks ROW…` for some rows; never edit it. Each figure is the
 median of all rounds, with the lowest and the highest in brackets. Everybody takes turns (A B A B), each
-time in a new process. A ratio above 1 means that ours is faster; it stands only where the outputs agree. Where
-memory was slow in some moments and fast in others, a row is told again for each kind. What was tried to reach
-more is in [docs/log.md](../docs/log.md).
+time in a new process. A ratio above 1 means that ours is faster; it stands only where the outputs agree.
+Where memory was slow in some moments and fast in others, a row is told again for each kind. What was tried to
+reach more is in [docs/log.md](../docs/log.md).
 """
 
 
