@@ -1,7 +1,7 @@
 """From measured values to ratios and verdicts. A ratio above 1 means that ours is faster."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,18 +91,17 @@ class Reading:
         """The row once more in moments when memory was slow, and when it was fast, if there were both."""
         found = []
         for kind in kinds_of_moments(self.measured["sides"]):
-            sides = {
-                name: {"missing": self.missing[name]}
-                if name in self.missing
-                else {"missing": TOO_SELDOM}
-                if len(kind.values[name]) < LEAST_VALUES
-                else {"values": kind.values[name], "beside": {}, "note": side["note"]}
-                for name, side in self.measured["sides"].items()
-            }
+            sides = dict(self.measured["sides"])
+            for name in self.spreads:
+                values, note = kind.values[name], sides[name]["note"]
+                enough = len(values) >= LEAST_VALUES
+                sides[name] = (
+                    {"values": values, "beside": {}, "note": note} if enough else {"missing": TOO_SELDOM}
+                )
             if "values" in sides[self.row.sides[0].name]:
-                limit = max(kind.memory)
-                row = replace(self.row, what=f"the same, while memory gave {gigabytes(kind.memory)} GB/s")
-                measured = {**self.measured, "sides": sides, "bound_in_rounds": [limit]}
+                speeds = range_text([speed / 1e9 for speed in kind.memory])
+                row = replace(self.row, what=f"the same, while memory gave {speeds} GB/s")
+                measured = {**self.measured, "sides": sides, "bound_in_rounds": [max(kind.memory)]}
                 found.append(Reading(row, measured))
         return found
 
@@ -121,10 +120,8 @@ class Reading:
         else:
             ratios = [self.ratio(peer) for peer in goal.beside]
             measured = [ratio for ratio in ratios if ratio is not None]
-            unknown = any(
-                self.missing.get(peer) == TOO_SELDOM for peer in goal.beside
-            )  # the fastest, perhaps
-            found = min(measured) if measured and not unknown else None
+            known = TOO_SELDOM not in map(self.missing.get, goal.beside)  # it may be the fastest
+            found = min(measured) if measured and known else None
             what = (
                 f" × {goal.beside[0] if len(goal.beside) == 1 else 'the best of ' + ', '.join(goal.beside)}"
             )
@@ -139,14 +136,18 @@ class Reading:
         return statistics.median(self.measured["sides"][self.row.sides[0].name]["beside"][name])
 
 
-def gigabytes(speeds: list[float]) -> str:
-    """The lowest to the highest, in 10⁹ bytes."""
-    return f"{figure(min(speeds) / 1e9)}–{figure(max(speeds) / 1e9)}"
-
-
 def bounds(goal: Ratio | Share) -> list[tuple[str, float]]:
     named = [("at least", goal.at_least), ("aim", goal.aim)]
     return [(word, part) for word, part in named if part is not None]
+
+
+def range_text(values: Sequence[float]) -> str:
+    ends = {figure(min(values)), figure(max(values))}
+    return "–".join(sorted(ends, key=float_of))
+
+
+def float_of(said: str) -> float:
+    return float(said.replace(",", ""))
 
 
 def figure(value: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.judging import Reading, Spread, figure
+from benchmarks.judging import Reading, Spread, range_text
 from benchmarks.limits import LIMITS, MATRIX
 from benchmarks.machine import key
 from benchmarks.rows import Row
@@ -77,15 +77,6 @@ def limits_text(readings: Sequence[Reading]) -> str:
         if values:
             said.append(f"{name} {range_text(values)} {unit}")
     return ", ".join(said)
-
-
-def range_text(values: Sequence[float]) -> str:
-    ends = {figure(min(values)), figure(max(values))}
-    return "–".join(sorted(ends, key=float_of))
-
-
-def float_of(said: str) -> float:
-    return float(said.replace(",", ""))
 
 
 def table_lines(readings: Sequence[Reading]) -> list[str]:

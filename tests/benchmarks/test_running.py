@@ -74,6 +74,27 @@ def test_rounds_go_on_until_both_kinds_of_moments_are_known(moments, n_rounds, m
     assert len(measured["sides"][OURS]["values"]) == n_rounds
 
 
+def test_a_quick_trial_takes_one_round_whatever_the_moments(monkeypatch):
+    monkeypatch.setattr("benchmarks.running.alone", lambda function, *arguments: function(*arguments))
+    sides = tuple(
+        Side(name, lambda _, memory=memory: Taken([1.0], memory=[(memory, memory)]))
+        for name, memory in {OURS: 30.0, "second": 55.0, "third": 31.0, "fourth": 54.0}.items()
+    )
+    row = Row(
+        name="work",
+        what="some work",
+        unit="tokens/s",
+        how="not at all",
+        sides=sides,
+        check=lambda _, outputs: Check(True, "not at all"),
+    )
+    n_values = {}
+    for quick in (True, False):
+        measured = measure_row(row, Setting(Path(), quick=quick), {}, say=lambda _: None)
+        n_values[quick] = len(measured["sides"][OURS]["values"])
+    assert n_values == {True: 1, False: 9}
+
+
 def test_what_memory_gave_beside_each_value_is_kept_in_their_order():
     rounds = [
         Taken([5.0, 6.0], memory=[(1.0, 2.0), (3.0, 4.0)]),

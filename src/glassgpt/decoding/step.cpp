@@ -155,8 +155,7 @@ struct alignas(LINE) Own {
     Worker worker;
     Numbers<float> normed, scores;
 
-    Own(const Step& step, int64_t D, int64_t F)
-        : worker(step.n_rows * step.n_new, std::max(D, F)) {
+    Own(const Step& step, int64_t D, int64_t F) : worker(step.n_rows * step.n_new, std::max(D, F)) {
         normed.reserve(step.n_rows * step.n_new * D);
         scores.reserve(step.n_tokens + step.n_new + WIDTH);
     }

@@ -151,7 +151,8 @@ auto four_sums(const Long (&v)[4]) {
     const auto halved = [&](auto a, auto b) {
         return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
     };
-    const auto first = halved(four_numbers(v[0]), four_numbers(v[1])), second = halved(four_numbers(v[2]), four_numbers(v[3]));
+    const auto first = halved(four_numbers(v[0]), four_numbers(v[1]));
+    const auto second = halved(four_numbers(v[2]), four_numbers(v[3]));
     return __builtin_shuffle(first, second, even) + __builtin_shuffle(first, second, odd);
 }
 
