@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glassgpt.errors import GenerationError
+from glassgpt.errors import GenerationError, TokenizerError
 from glassgpt.model.costs import estimate
 from glassgpt.model.kv_cache import KVCache
 from tests.model.tiny import (
@@ -54,6 +54,46 @@ def test_a_row_with_padding_on_the_left_equals_the_row_alone(choices):
         for row, n in enumerate(n_padding):
             alone = model(token_ids[row : row + 1, n:])[0]
             torch.testing.assert_close(logits[row, n:], alone, **ROUNDING)
+
+
+@every_choice
+@pytest.mark.parametrize("n_padding", [None, [0, 3, 7]], ids=["no padding", "padding"])
+def test_prefilling_leaves_the_cache_that_logits_leave(choices, n_padding):
+    model, token_ids = tiny_model(tiny_config(**choices)), tiny_ids()
+    padding = None if n_padding is None else torch.tensor(n_padding)
+    read, prefilled = cache_for(model, padding), cache_for(model, padding)
+
+    for piece in token_ids.split([8, 4, 1], dim=1):
+        model(piece, read)
+        assert model.prefill(piece, prefilled) is None
+        n = read.n_tokens
+        assert prefilled.n_tokens == n
+        torch.testing.assert_close(prefilled.keys[:, :, :, :n], read.keys[:, :, :, :n], **EXACT)
+        torch.testing.assert_close(prefilled.values[:, :, :, :n], read.values[:, :, :, :n], **EXACT)
+
+
+def test_prefilling_leaves_out_what_only_logits_need():
+    model, token_ids = tiny_model(tiny_config()), tiny_ids()
+    seen = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+
+    model.prefill(token_ids, cache_for(model))
+
+    last = [name.removeprefix(f"blocks.{L - 1}.") for name in seen if name.startswith(f"blocks.{L - 1}")]
+    assert last == ["attention_norm", "attention.qkv_proj"]
+    assert f"blocks.{L - 2}" in seen
+    assert not {"final_norm", "head"} & set(seen)
+
+
+def test_prefilling_refuses_what_reading_refuses():
+    model = tiny_model(tiny_config())
+    with pytest.raises(GenerationError, match="The cache holds 3 rows, and was given 2"):
+        model.prefill(tiny_ids(rows=2), cache_for(model))
+    with pytest.raises(GenerationError, match="at most 12 tokens; 13 more"):
+        model.prefill(tiny_ids(), cache_for(model, max_tokens=T - 1))
+    with pytest.raises(TokenizerError, match="Token id 31 is outside vocab_size=31"):
+        model.prefill(torch.full((B, T), V), cache_for(model))
 
 
 def test_what_the_padding_is_made_of_does_not_matter():

@@ -57,12 +57,9 @@ class WindowReader:
 
     def _read(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B V"]:
         with evaluating(self.model, self.modules):
-            hidden = self._hidden(rows, cache)
+            with kernels_for(self.device):
+                hidden = self.model.hidden(torch.as_tensor(rows, device=self.device), cache)
             return self.model.head(hidden[:, -1])  # the head is large, and only the last position is wanted
-
-    def _hidden(self, rows: list[list[int]] | Tensor, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        with evaluating(self.model, self.modules), kernels_for(self.device):
-            return self.model.hidden(torch.as_tensor(rows, device=self.device), cache)
 
 
 class CachedWindowReader(WindowReader):
@@ -131,8 +128,14 @@ class CachedWindowReader(WindowReader):
         if self.step is None:
             return self._read(rows, self.cache)
         if n_columns > 1:
-            self._hidden([row[:-1] for row in rows], self.cache)
+            self._prefill([row[:-1] for row in rows], self.cache)
         return self._read_newest()
+
+    def _prefill(self, rows: list[list[int]], cache: KVCache) -> None:
+        # Where hooks are, or other blocks than ours, all of the model has to run.
+        read = self.model.prefill if isinstance(self.step, NativeStep) else self.model.hidden
+        with evaluating(self.model, self.modules), kernels_for(self.device):
+            read(torch.tensor(rows, device=self.device), cache)
 
     def _read_newest(self) -> Float[Tensor, "B V"]:
         newest = [window[-1] for window in self.windows]
@@ -164,7 +167,7 @@ class CachedWindowReader(WindowReader):
         end = self.cache.n_tokens
         if n_kept := self.context_length // 2:
             fresh = self._empty_cache(len(self.shortened), n_kept)
-            self._hidden([self.windows[row][:-1] for row in self.shortened], fresh)
+            self._prefill([self.windows[row][:-1] for row in self.shortened], fresh)
             self.cache.keys[:, self.shortened, :, end - n_kept : end] = fresh.keys
             self.cache.values[:, self.shortened, :, end - n_kept : end] = fresh.values
 

@@ -41,6 +41,16 @@ class CausalSelfAttention(nn.Module):
         self.o_proj = nn.Linear(D, D, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "B T D"], around: Surroundings) -> Float[Tensor, "B T D"]:
+        B, T, D = x.shape
+        q, k, v = self.queries_keys_values(x, around)
+        # Chapter 03 writes this out; here it is one call, which divides by √Dh itself.
+        mixed = _attend(q, k, v, around.mask, self.config.dropout if self.training else 0.0)
+        return self.o_proj(mixed.transpose(1, 2).reshape(B, T, D))
+
+    def queries_keys_values(
+        self, x: Float[Tensor, "B T D"], around: Surroundings
+    ) -> tuple[Float[Tensor, "B H T Dh"], Float[Tensor, "B G S Dh"], Float[Tensor, "B G S Dh"]]:
+        """Queries of `x`, and keys and values of all that the cache holds by then, `x` last."""
         B, T, _ = x.shape
         H, G, Dh = self.config.n_heads, self.config.kv_heads, self.config.d_head
 
@@ -52,10 +62,7 @@ class CausalSelfAttention(nn.Module):
             q, k = rotate(q, *around.rotary), rotate(k, *around.rotary)
         if around.cache is not None:
             k, v = around.cache.extend(self.layer, k, v)  # (B, G, S, Dh)
-
-        # Chapter 03 writes this out; here it is one call, which divides by √Dh itself.
-        mixed = _attend(q, k, v, around.mask, self.config.dropout if self.training else 0.0)
-        return self.o_proj(mixed.transpose(1, 2).reshape(B, T, H * Dh))
+        return q, k, v
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:

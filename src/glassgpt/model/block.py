@@ -28,3 +28,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], around: Surroundings) -> Float[Tensor, "B T D"]:
         x = x + self.dropout(self.attention(self.attention_norm(x), around))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+
+    def prefill(self, x: Float[Tensor, "B T D"], around: Surroundings) -> None:
+        """Add the keys and values of `x` to the cache, and nothing to `x`."""
+        self.attention.queries_keys_values(self.attention_norm(x), around)

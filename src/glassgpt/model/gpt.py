@@ -60,6 +60,28 @@ class GPT(nn.Module):
         Raises GenerationError for another shape, or more tokens than the context or the cache holds,
         TokenizerError for an id outside the vocabulary.
         """
+        x, around = self._enter(token_ids, cache)
+        for block in self.blocks:
+            x = block(x, around)
+        if cache is not None:
+            cache.advance(token_ids.shape[1])
+        return self.final_norm(x)
+
+    def prefill(self, token_ids: Int[Tensor, "B T"], cache: KVCache) -> None:
+        """Read `token_ids` into `cache`, as `hidden` does, without what only their logits need.
+
+        The last block's keys and values are the last that a cache keeps: its attention and feed-forward
+        network, of 12 such in GPT-2 124M, are left out. Raises as `hidden` does.
+        """
+        x, around = self._enter(token_ids, cache)
+        *earlier, last = self.blocks
+        for block in earlier:
+            x = block(x, around)
+        last.prefill(x, around)
+        cache.advance(token_ids.shape[1])
+
+    def _enter(self, token_ids: Tensor, cache: KVCache | None) -> tuple[Float[Tensor, "B T D"], Surroundings]:
+        """What the first block reads, and what all of them share."""
         n_read = 0 if cache is None else cache.n_tokens
         self._check(token_ids, n_read)
         B, T = token_ids.shape
@@ -77,14 +99,7 @@ class GPT(nn.Module):
         elif self.config.positions == "rope":
             rotary = rotary_angles(positions, self.config.d_head, self.config.rope_theta, x.dtype)
         mask = attention_mask(T, n_read + T, self.config.attention_window, n_padding, x.device)
-
-        x = self.dropout(x)
-        around = Surroundings(mask, rotary, cache)
-        for block in self.blocks:
-            x = block(x, around)
-        if cache is not None:
-            cache.advance(T)
-        return self.final_norm(x)
+        return self.dropout(x), Surroundings(mask, rotary, cache)
 
     @torch.no_grad()
     def initialise(self) -> None:
