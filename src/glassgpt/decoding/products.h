@@ -22,13 +22,16 @@ struct Matrix {
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
 
+// Written out by the compiler: a loop over sums would have them all go through memory first.
 template <typename Sum, typename Number, int N, int ROWS>
 void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
+#pragma GCC unroll 6
     for (int j = 0; j < N; j++) {
         if constexpr (ROWS == 4) {
             const auto four = four_sums(total[j]);
             std::memcpy(y[j], &four, sizeof four);
         } else {
+#pragma GCC unroll 4
             for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
         }
     }
@@ -56,9 +59,11 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const float*
         prefetch<FAR, N>(w, apart, next, i);
         Vector activations[ROWS];
         for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
-        for (int j = 0; j < N; j++)
+        for (int j = 0; j < N; j++) {
+            const Vector weights = in_register(load(w + j * apart + i));
             for (int row = 0; row < ROWS; row++)
-                total[j][row] = multiply_add(load(w + j * apart + i), activations[row], total[j][row]);
+                total[j][row] = multiply_add(weights, activations[row], total[j][row]);
+        }
     }
     add_up(total, y);
 }
@@ -114,14 +119,12 @@ struct Worker {
     int64_t n_rows, index = 0, count = 1;
     Numbers<float> split, scale;
     Numbers<int16_t> whole;
-    Numbers<char> copy;
 
     // With all the memory that products of matrices with up to `widest` columns need.
     Worker(int64_t n_rows, int64_t widest) : n_rows(n_rows) {
         split.reserve(n_rows * widest);
         scale.reserve(n_rows);
         whole.reserve(n_rows * widest);
-        copy.reserve(6 * widest * sizeof(float));
     }
 
     struct Range {
@@ -155,7 +158,7 @@ struct Worker {
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
     // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills 32 registers, and
-    // needs the fewest loads; with 16 it is no slower than 6 × 2. What is left of N or ROWS gets a smaller block.
+    // needs the fewest loads, and 3 × 4 do in 16. What is left of N or ROWS gets a smaller block.
     template <typename Weight, typename Activation, typename Write>
     void products(const Matrix& m, const Activation* x, Write write) {
         auto [j, last] = share(m.rows);
@@ -164,7 +167,8 @@ struct Worker {
             for (; j < end; j++) block_of_rows<true, Weight, 4>(m, j, n, x, write);
             j += 3 * n;
         } else {
-            for (; j + 6 <= last; j += 6) block_of_rows<false, Weight, 6>(m, j, 1, x, write);
+            constexpr int N = REGISTERS == 32 ? 6 : 3;
+            for (; j + N <= last; j += N) block_of_rows<false, Weight, N>(m, j, 1, x, write);
         }
         for (; j < last; j++) block_of_rows<true, Weight, 1>(m, j, 1, x, write);
     }
@@ -173,9 +177,7 @@ struct Worker {
     template <bool FAR, typename Weight, int N, typename Activation, typename Write>
     void block_of_rows(const Matrix& m, int64_t j, int64_t apart, const Activation* x, Write write) {
         const int64_t n = m.columns;
-        auto w = static_cast<const Weight*>(m.weight) + j * n;
-        const auto next = w + N * n;
-        if (apart == 1 && reinterpret_cast<uintptr_t>(w) % LINE && n_rows >= 8) w = aligned(w, N * n);
+        const auto w = static_cast<const Weight*>(m.weight) + j * n, next = w + N * n;
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
             dots<FAR>(w, apart * n, x + row * n, n, next, y);
@@ -187,14 +189,6 @@ struct Worker {
         if (n_rows - row == 3) block(std::integral_constant<int, 3>{}, row);
         if (n_rows - row == 2) block(std::integral_constant<int, 2>{}, row);
         if (n_rows - row == 1) block(std::integral_constant<int, 1>{}, row);
-    }
-
-    // Weights in a mapped file lie anywhere. Where they are read for many rows, it pays to copy them first.
-    template <typename Weight>
-    const Weight* aligned(const Weight* w, int64_t n) {
-        copy.resize(n * sizeof(Weight));
-        std::memcpy(copy.data(), w, copy.size());
-        return reinterpret_cast<const Weight*>(copy.data());
     }
 
     void split_pairs(const float* x, int64_t n) {

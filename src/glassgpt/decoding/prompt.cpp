@@ -35,7 +35,9 @@ void score(const float* queries, const float* panel, int64_t d_head, float* scor
         for (int j = 0; j < QUERIES; j++)
             for (int part = 0; part < PARTS; part++)
                 total[j][part] += queries[j * d_head + i] * load(panel + i * PANEL + part * WIDTH);
+#pragma GCC unroll 6
     for (int j = 0; j < QUERIES; j++)
+#pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++) store(scores + j * apart + part * WIDTH, total[j][part]);
 }
 

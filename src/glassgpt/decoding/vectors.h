@@ -27,6 +27,11 @@ constexpr int64_t WIDTH = 8;
 #else
 constexpr int64_t WIDTH = 4;
 #endif
+#if defined(__AVX512BW__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
@@ -55,6 +60,16 @@ using Numbers = std::vector<Number, Aligned<Number>>;
 Vector load(const float* p) {
     Vector v;
     std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// What is multiplied several times: GCC would load it for each product anew.
+Vector in_register(Vector v) {
+#if defined(__SSE2__)
+    asm("" : "+v"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
     return v;
 }
 
