@@ -1,5 +1,8 @@
 """A prompt's attention and GELU in C++: PyTorch's numbers, and only where they may be computed so."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,3 +247,28 @@ def test_generate_reads_a_prompt_with_them(fields, calls, monkeypatch):
     assert "glassgpt_gelu" in calls
     monkeypatch.setenv("GLASSGPT_NATIVE", "0")
     assert list(generate(model, prompt_ids, sampling)) == tokens
+
+
+LAYERS = """
+import resource, torch
+from glassgpt.decoding import PromptKernels
+def layer():
+    return [torch.ones(900, 3072) for _ in range(5)]
+with PromptKernels():
+    for _ in range(3):
+        layer()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(12):
+        layer()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="needs glibc, whose way of keeping memory this is about"
+)
+def test_one_layer_leaves_its_memory_to_the_next():
+    """Which else gives it back to the system; in one process of eight or so it happens to be kept."""
+    told = subprocess.run([sys.executable, "-c", LAYERS], check=True, stdout=subprocess.PIPE)
+    n_pages = 12 * 5 * 900 * 3072 * 4 // 4096
+    assert int(told.stdout) < n_pages // 20

@@ -47,8 +47,8 @@ def test_only_where_nobody_listens_is_the_end_of_the_last_block_left_out(monkeyp
     logits_of(CachedWindowReader(model, PROMPTS, N_NEW))
     assert prefilled[:2] == [(3, 8), (1, 8)]  # the prompts but for their newest tokens, the first full window
 
-    heard = []
-    model.blocks[-1].feedforward.register_forward_hook(lambda _, inputs, __: heard.append(inputs[0].shape[:2]))
+    heard, last = [], model.blocks[-1].feedforward
+    last.register_forward_hook(lambda _, inputs, __: heard.append(inputs[0].shape[:2]))
     prefilled.clear()
     logits_of(CachedWindowReader(model, PROMPTS, N_NEW))
     assert prefilled == []

@@ -4,8 +4,9 @@ In PyTorch's fused kernels these two take a quarter to a third of a long prompt'
 """
 
 import ctypes
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ _LEAST_NUMBERS = 2**16
 """Below these PyTorch has finished before Python has looked at everything."""
 _QUERIES, _PANEL = 6, 64
 """As in prompt.cpp."""
+_LARGE_PIECE = 31 * 2**20
+"""Bytes; pieces beyond 32 MiB always come from the system, and go back to it."""
 
 
 class _Attention(ctypes.Structure):
@@ -38,6 +41,11 @@ class PromptKernels(OneDNNProducts):
     autocast, subclasses of tensors, and whatever is to be differentiated.
     """
 
+    def __enter__(self) -> Self:
+        _keep_activations()
+        super().__enter__()
+        return self
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -45,6 +53,17 @@ class PromptKernels(OneDNNProducts):
         if ours is not None and (y := ours(*args, **(kwargs or {}))) is not None:
             return y
         return super().__torch_function__(function, types, args, kwargs)
+
+
+@functools.cache
+def _keep_activations() -> None:
+    """Have glibc keep the memory of a layer's activations for the next layer.
+
+    It keeps of what is freed twice as much as the largest piece that it has seen freed (mallopt(3),
+    M_MMAP_THRESHOLD); a layer frees a little more than twice its largest, so that each gave all of it back to
+    the system, and got it anew, in pages to be cleared. A piece that nobody writes into costs nothing.
+    """
+    torch.empty(_LARGE_PIECE, dtype=torch.uint8, device="cpu")
 
 
 def _attention(

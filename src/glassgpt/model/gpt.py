@@ -75,6 +75,7 @@ class GPT(nn.Module):
         """
         x, around = self._enter(token_ids, cache)
         *earlier, last = self.blocks
+        assert isinstance(last, Block)
         for block in earlier:
             x = block(x, around)
         last.prefill(x, around)
