@@ -268,7 +268,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     platform.libc_ver()[0] != "glibc", reason="needs glibc, whose way of keeping memory this is about"
 )
 def test_one_layer_leaves_its_memory_to_the_next():
-    """Which else gives it back to the system; in one process of eight or so it happens to be kept."""
-    told = subprocess.run([sys.executable, "-c", LAYERS], check=True, stdout=subprocess.PIPE)
+    """Which else gives it back to the system, in most processes."""
+    several = [subprocess.Popen([sys.executable, "-c", LAYERS], stdout=subprocess.PIPE) for _ in range(3)]
     n_pages = 12 * 5 * 900 * 3072 * 4 // 4096
-    assert int(told.stdout) < n_pages // 20
+    assert all(int(process.communicate()[0]) < n_pages // 20 for process in several)
