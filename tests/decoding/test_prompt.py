@@ -271,4 +271,5 @@ def test_one_layer_leaves_its_memory_to_the_next():
     """Which else gives it back to the system, in most processes."""
     several = [subprocess.Popen([sys.executable, "-c", LAYERS], stdout=subprocess.PIPE) for _ in range(3)]
     n_pages = 12 * 5 * 900 * 3072 * 4 // 4096
-    assert all(int(process.communicate()[0]) < n_pages // 20 for process in several)
+    faults = [int(process.communicate()[0]) for process in several]
+    assert max(faults) < n_pages // 20
