@@ -135,7 +135,7 @@ ROWS = [
             (transformers_side(LONG),),
             prepare=prepare,
             goals=(Ratio(beside=("transformers",), at_least=1.8, aim=2.5),),
-            rounds=2,
+            rounds=5,
         )
         for numbers in BYTES
     ),

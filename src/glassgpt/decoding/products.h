@@ -22,9 +22,10 @@ struct Matrix {
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
 
-// Written out by the compiler: a loop over sums would have them all go through memory first.
+// The loops are written out by the compiler, as one over sums would have them all go through memory first.
 template <typename Sum, typename Number, int N, int ROWS>
 void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
+    static_assert(N <= 6 && ROWS <= 4);
 #pragma GCC unroll 6
     for (int j = 0; j < N; j++) {
         if constexpr (ROWS == 4) {
@@ -157,8 +158,8 @@ struct Worker {
     }
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
-    // side by side, sooner than one. With more it is arithmetic: a block of 6 × 4 sums fills 32 registers, and
-    // needs the fewest loads, and 3 × 4 do in 16. What is left of N or ROWS gets a smaller block.
+    // side by side, sooner than one. With more it is arithmetic: of the blocks whose sums fit into 32 registers
+    // 6 × 4 needs the fewest loads, and of those that fit into 16 it is 3 × 4. The rest gets a smaller block.
     template <typename Weight, typename Activation, typename Write>
     void products(const Matrix& m, const Activation* x, Write write) {
         auto [j, last] = share(m.rows);

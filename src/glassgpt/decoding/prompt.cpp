@@ -35,7 +35,8 @@ void score(const float* queries, const float* panel, int64_t d_head, float* scor
         for (int j = 0; j < QUERIES; j++)
             for (int part = 0; part < PARTS; part++)
                 total[j][part] += queries[j * d_head + i] * load(panel + i * PANEL + part * WIDTH);
-#pragma GCC unroll 6
+    static_assert(QUERIES == 6 && PARTS == 4);
+#pragma GCC unroll 6  // a loop would have the sums go through memory first
     for (int j = 0; j < QUERIES; j++)
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++) store(scores + j * apart + part * WIDTH, total[j][part]);

@@ -22,7 +22,7 @@ _LEAST_NUMBERS = 2**16
 _QUERIES, _PANEL = 6, 64
 """As in prompt.cpp."""
 _LARGE_PIECE = 31 * 2**20
-"""Bytes; pieces beyond 32 MiB always come from the system, and go back to it."""
+"""Bytes. What glibc keeps does not grow with pieces beyond 32 MiB."""
 
 
 class _Attention(ctypes.Structure):
@@ -39,6 +39,8 @@ class PromptKernels(OneDNNProducts):
 
     The same numbers but for their rounding. All else is left as it is: other types and devices, little work,
     autocast, subclasses of tensors, and whatever is to be differentiated.
+
+    From the first time on, this process keeps up to 62 MiB of the memory that is freed (`_keep_activations`).
     """
 
     def __enter__(self) -> Self:
@@ -60,8 +62,8 @@ def _keep_activations() -> None:
     """Have glibc keep the memory of a layer's activations for the next layer.
 
     It keeps of what is freed twice as much as the largest piece that it has seen freed (mallopt(3),
-    M_MMAP_THRESHOLD); a layer frees a little more than twice its largest, so that each gave all of it back to
-    the system, and got it anew, in pages to be cleared. A piece that nobody writes into costs nothing.
+    M_MMAP_THRESHOLD), and a layer frees a little more than twice its largest: each would give it back to the
+    system, and get it anew, in pages to be cleared. A piece that nobody writes into costs nothing.
     """
     torch.empty(_LARGE_PIECE, dtype=torch.uint8, device="cpu")
 

@@ -63,7 +63,8 @@ Vector load(const float* p) {
     return v;
 }
 
-// What is multiplied several times: GCC would load it for each product anew.
+// For what is multiplied several times, as GCC would load it for each product anew. These are no instructions: they
+// only hide from GCC that it knows where `v` comes from.
 Vector in_register(Vector v) {
 #if defined(__SSE2__)
     asm("" : "+v"(v));

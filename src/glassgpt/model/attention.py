@@ -15,7 +15,7 @@ from glassgpt.model.positions import rotate
 
 
 class Surroundings(NamedTuple):
-    """What all layers of one call share: computed once, in `GPT.hidden`."""
+    """What all layers of one call share: computed once, before the first."""
 
     mask: Bool[Tensor, "batch 1 T S"] | None
     """True where a query may look; None: at everything up to itself."""
@@ -50,7 +50,7 @@ class CausalSelfAttention(nn.Module):
     def queries_keys_values(
         self, x: Float[Tensor, "B T D"], around: Surroundings
     ) -> tuple[Float[Tensor, "B H T Dh"], Float[Tensor, "B G S Dh"], Float[Tensor, "B G S Dh"]]:
-        """Queries of `x`, and keys and values of all that the cache holds by then, `x` last."""
+        """Queries of `x`, with keys and values: of `x`, or of all that the cache holds once they are in it."""
         B, T, _ = x.shape
         H, G, Dh = self.config.n_heads, self.config.kv_heads, self.config.d_head
 

@@ -30,5 +30,5 @@ class Block(nn.Module):
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
 
     def prefill(self, x: Float[Tensor, "B T D"], around: Surroundings) -> None:
-        """Add the keys and values of `x` to the cache, and nothing to `x`."""
+        """Let the cache take the keys and values of `x`, and compute no further."""
         self.attention.queries_keys_values(self.attention_norm(x), around)

@@ -10,7 +10,7 @@ token ids (B, T)
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -67,18 +67,19 @@ class GPT(nn.Module):
             cache.advance(token_ids.shape[1])
         return self.final_norm(x)
 
+    @torch.no_grad()
     def prefill(self, token_ids: Int[Tensor, "B T"], cache: KVCache) -> None:
-        """Read `token_ids` into `cache`, as `hidden` does, without what only their logits need.
+        """Read `token_ids` into `cache`, where their logits are not wanted.
 
-        The last block's keys and values are the last that a cache keeps: its attention and feed-forward
-        network, of 12 such in GPT-2 124M, are left out. Raises as `hidden` does.
+        A cache keeps nothing that comes behind the last block's keys and values. So that block's attention
+        and feed-forward network are left out, and hooks on them, and on the block, are not called. Raises
+        what `hidden` raises.
         """
         x, around = self._enter(token_ids, cache)
         *earlier, last = self.blocks
-        assert isinstance(last, Block)
         for block in earlier:
             x = block(x, around)
-        last.prefill(x, around)
+        cast(Block, last).prefill(x, around)
         cache.advance(token_ids.shape[1])
 
     def _enter(self, token_ids: Tensor, cache: KVCache | None) -> tuple[Float[Tensor, "B T D"], Surroundings]:
