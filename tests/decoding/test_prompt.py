@@ -276,12 +276,10 @@ LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 )
 def test_one_layer_leaves_its_memory_to_the_next():
     """Without, most processes give it back to the system, and get four fifths of its pages anew."""
-    its_own_way = {name: text for name, text in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    untuned = {name: text for name, text in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     faults = []
     for _ in range(3):
-        told = subprocess.run(
-            [sys.executable, "-c", LAYERS], env=its_own_way, check=True, stdout=subprocess.PIPE
-        )
+        told = subprocess.run([sys.executable, "-c", LAYERS], env=untuned, check=True, stdout=subprocess.PIPE)
         faults.append(int(told.stdout))
     n_pages = 12 * 5 * 900 * 3072 * 4 // resource.getpagesize()
     assert max(faults) < n_pages // 10

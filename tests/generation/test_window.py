@@ -26,16 +26,17 @@ def logits_of(reader: WindowReader) -> torch.Tensor:
 
 @needs_library
 @pytest.mark.parametrize("kind", KINDS[::3], ids=lambda kind: "-".join(map(str, kind.values())))
-@pytest.mark.parametrize(("to", "rounding"), [(None, 2e-5), ("bfloat16", 0.5), ("int8", 0.5)])
+@pytest.mark.parametrize(("to", "rounding"), [(None, 2e-5), ("bfloat16", 0.1), ("int8", 0.1)])
 def test_the_step_finds_behind_prompts_and_shortened_windows_what_whole_windows_give(kind, to, rounding):
-    """To the rounding of float32 sums, or of bfloat16: PyTorch's activations are, and the step's cache is."""
+    """To twice or four times what rounding was seen to do: of float32 sums, or of activations and a cache in
+    bfloat16, among logits with a deviation of about 1."""
     model = a_model(context_length=17, **kind)
     model = quantize(model, to) if to else model
     reader = CachedWindowReader(model, PROMPTS, N_NEW)
     assert reader.step is not None
     found, expected = logits_of(reader), logits_of(WindowReader(model, PROMPTS))
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding)
-    assert all((one - other).abs().max() > 3 * rounding for one, other in pairwise(expected))
+    assert all((one - other).abs().max() > 0.3 for one, other in pairwise(expected))
 
 
 @needs_library

@@ -132,7 +132,7 @@ class CachedWindowReader(WindowReader):
         return self._read_newest()
 
     def _prefill(self, rows: list[list[int]], cache: KVCache) -> None:
-        # The C++ step serves no model with hooks, or with other blocks than ours; where it does not, there may be.
+        # What the C++ step serves has no hooks, and our blocks. Else all of the model has to run.
         read = self.model.prefill if isinstance(self.step, NativeStep) else self.model.hidden
         with evaluating(self.model, self.modules), kernels_for(self.device):
             read(torch.tensor(rows, device=self.device), cache)

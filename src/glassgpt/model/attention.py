@@ -50,7 +50,7 @@ class CausalSelfAttention(nn.Module):
     def queries_keys_values(
         self, x: Float[Tensor, "B T D"], around: Surroundings
     ) -> tuple[Float[Tensor, "B H T Dh"], Float[Tensor, "B G S Dh"], Float[Tensor, "B G S Dh"]]:
-        """Queries of `x`, with keys and values: of `x`, or of all that the cache holds once they are in it."""
+        """Queries of `x`; its keys and values, or once the cache has taken them all that the cache holds."""
         B, T, _ = x.shape
         H, G, Dh = self.config.n_heads, self.config.kv_heads, self.config.d_head
 
