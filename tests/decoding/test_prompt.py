@@ -1,8 +1,8 @@
 """A prompt's attention and GELU in C++: PyTorch's numbers, and only where they may be computed so."""
 
+import mmap
 import os
 import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -281,5 +281,5 @@ def test_one_layer_leaves_its_memory_to_the_next():
     for _ in range(3):
         told = subprocess.run([sys.executable, "-c", LAYERS], env=untuned, check=True, stdout=subprocess.PIPE)
         faults.append(int(told.stdout))
-    n_pages = 12 * 5 * 900 * 3072 * 4 // resource.getpagesize()
+    n_pages = 12 * 5 * 900 * 3072 * 4 // mmap.PAGESIZE
     assert max(faults) < n_pages // 10

@@ -72,7 +72,7 @@ def test_prefilling_leaves_the_cache_that_logits_leave(choices, n_padding):
         torch.testing.assert_close(prefilled.values[:, :, :, :n], read.values[:, :, :, :n], **EXACT)
 
 
-def test_prefilling_leaves_out_what_only_logits_need():
+def test_prefilling_leaves_out_most_of_the_last_block():
     model, token_ids = tiny_model(tiny_config()), tiny_ids()
     seen = []
     for name, module in model.named_modules():
@@ -84,6 +84,16 @@ def test_prefilling_leaves_out_what_only_logits_need():
     assert last == ["attention_norm", "attention.qkv_proj"]
     assert f"blocks.{L - 2}" in seen
     assert not {"final_norm", "head"} & set(seen)
+
+
+def test_prefilling_builds_no_graph():
+    model, graphs = tiny_model(tiny_config()), []
+    model.blocks[0].register_forward_hook(lambda _, __, x: graphs.append(x.requires_grad))
+
+    model(tiny_ids(), cache_for(model))
+    model.prefill(tiny_ids(), cache_for(model))
+
+    assert graphs == [True, False]
 
 
 def test_prefilling_refuses_what_reading_refuses():

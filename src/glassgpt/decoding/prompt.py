@@ -63,7 +63,8 @@ def _keep_activations() -> None:
 
     It keeps of what is freed twice as much as the largest piece that it has seen freed (mallopt(3),
     M_MMAP_THRESHOLD), and a layer frees a little more than twice its largest: each would give it back to the
-    system, and get it anew, in pages to be cleared. A piece that nobody writes into costs nothing.
+    system, and get it anew, in pages to be cleared. A piece that nobody writes into costs nothing. (The
+    command keeps all that is freed, `training/processor.py`; for other programs that is not ours to decide.)
     """
     torch.empty(_LARGE_PIECE, dtype=torch.uint8, device="cpu")
 
