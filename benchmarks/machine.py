@@ -17,6 +17,7 @@ def describe_machine() -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
         "cpu": cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory_bytes() / 1e9),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
@@ -34,8 +35,11 @@ def describe_machine() -> dict[str, Any]:
 
 
 def key(machine: Mapping[str, Any]) -> str:
-    """What two runs must have in common to stand in one table."""
-    parts = [machine["cpu"], f"{machine['cores']} cores", machine["gpu"]]
+    """What two runs must have in common to stand in one table.
+
+    The instructions, too: a virtual machine may have fewer than its processor.
+    """
+    parts = [machine["cpu"], machine["instructions"], f"{machine['cores']} cores", machine["gpu"]]
     return ", ".join(part for part in parts if part)
 
 

@@ -6,6 +6,7 @@ from benchmarks.rows import OURS, Check, Row, Setting, Side, Taken
 
 MACHINE: dict[str, Any] = {
     "cpu": "Processor 7",
+    "instructions": "SSE9",
     "cores": 3,
     "memory_gb": 11,
     "gpu": None,

@@ -64,7 +64,7 @@ def test_a_row_whose_outputs_differ_shows_no_ratio_and_says_so_twice():
     measured = make_measured(agrees=False, ours=[35.0], peer=[5.0])
     results = add_row(NOTHING, MACHINE, "work", measured)
 
-    text = render(results, [make_row("peer")], {"Processor 7, 3 cores": "p.svg"})
+    text = render(results, [make_row("peer")], {"Processor 7, SSE9, 3 cores": "p.svg"})
 
     assert "the outputs differ: does not count" in text
     assert "**Do not agree**: compared as strings." in text
@@ -85,15 +85,15 @@ def test_a_row_measured_again_replaces_itself_and_no_other():
 
     again = add_row(both, MACHINE, "one", make_measured(ours=[5.0]))
 
-    rows = again["machines"]["Processor 7, 3 cores"]["rows"]
+    rows = again["machines"]["Processor 7, SSE9, 3 cores"]["rows"]
     assert {name: row["sides"]["ours"]["values"] for name, row in rows.items()} == {
         "one": [5.0],
         "other": [3.0],
     }
-    assert first["machines"]["Processor 7, 3 cores"]["rows"].keys() == {"one"}
+    assert first["machines"]["Processor 7, SSE9, 3 cores"]["rows"].keys() == {"one"}
 
 
-@pytest.mark.parametrize("other", [{"cpu": "Processor 11"}, {"cores": 5}, {"gpu": "Card 13"}])
+@pytest.mark.parametrize("other", [{"cpu": "Processor 11"}, {"instructions": "SSE3"}, {"cores": 5}, {"gpu": "Card 13"}])
 def test_rows_of_two_machines_stand_under_two_headings(other):
     results = add_row(NOTHING, MACHINE, "work", make_measured(ours=[2.0]))
     results = add_row(results, {**MACHINE, **other}, "work", make_measured(ours=[3.0]))
@@ -112,7 +112,7 @@ def test_the_machine_is_described_with_limits_threads_and_versions():
     other["versions"] = {"peer": "5.4"}
     results = add_row(results, MACHINE, "other", other)
 
-    text = render(results, [make_row(name="one"), make_row(name="other")], {"Processor 7, 3 cores": "p.svg"})
+    text = render(results, [make_row(name="one"), make_row(name="other")], {"Processor 7, SSE9, 3 cores": "p.svg"})
 
     for said in [
         "11 GB of memory, System 5; it multiplies bfloat16 itself",
@@ -127,7 +127,7 @@ def test_rows_without_figures_are_named():
     results = add_row(NOTHING, MACHINE, "one", make_measured(ours=[2.0]))
     rows = [make_row(name="one"), make_row(name="other"), make_row(name="third", device="cuda")]
 
-    text = render(results, rows, {"Processor 7, 3 cores": "p.svg"})
+    text = render(results, rows, {"Processor 7, SSE9, 3 cores": "p.svg"})
 
     assert "\nNot measured on this machine: `other`, `third` (needs a CUDA GPU).\n" in text
 
@@ -193,6 +193,6 @@ def test_the_rows_can_all_be_drawn_with_every_peer_missing():
         measured["sides"][row.sides[0].name]["beside"] = beside
         results = add_row(results, MACHINE, row.name, measured)
 
-    text = render(results, ROWS, {"Processor 7, 3 cores": "p.svg"})
+    text = render(results, ROWS, {"Processor 7, SSE9, 3 cores": "p.svg"})
 
     assert all(f"`{row.name}`" in text for row in ROWS)

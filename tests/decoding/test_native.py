@@ -1,32 +1,15 @@
 import copy
 import dataclasses
-import platform
 
 import pytest
 import torch
 
-from glassgpt.decoding import NativeStep, build, quantize, why_no_library, why_not_native
+from glassgpt.decoding import NativeStep, quantize, why_not_native
 from glassgpt.errors import GenerationError
 from glassgpt.model import GPT, KVCache, gpt2
 from tests.decoding.models import KINDS, a_model, needs_library, transposed
 
-pytestmark = needs_library
-
-SHORTER = {"256 bits": ["-mno-avx512f"], "128 bits, AVX": ["-mno-avx2"], "128 bits, SSE": ["-mno-avx"]}
-SHORTER = SHORTER if platform.machine() == "x86_64" else {}
-
-
-@pytest.fixture(scope="module", autouse=True, params=["all registers", *SHORTER])
-def registers(request):
-    """Every test once with all that this processor has, and once with each shorter length of registers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_FLAGS", [*build._FLAGS, *SHORTER.get(request.param, [])])
-        build._library.cache_clear()
-        assert why_no_library() is None
-        if request.param in SHORTER:
-            assert not build.library().glassgpt_has_long_registers()
-        yield
-    build._library.cache_clear()
+pytestmark = [needs_library, pytest.mark.usefixtures("registers")]
 
 
 def largest_difference(

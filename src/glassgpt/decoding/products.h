@@ -58,12 +58,22 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const float*
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
         prefetch<FAR, N>(w, apart, next, i);
-        Vector activations[ROWS];
-        for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
-        for (int j = 0; j < N; j++) {
-            const Vector weights = in_register(load(w + j * apart + i));
-            for (int row = 0; row < ROWS; row++)
-                total[j][row] = multiply_add(weights, activations[row], total[j][row]);
+        if constexpr (FUSED && N < ROWS) {  // the fewer stay in registers, and the others pass through one
+            Vector weights[N];
+            for (int j = 0; j < N; j++) weights[j] = in_register(load(w + j * apart + i));
+            for (int row = 0; row < ROWS; row++) {
+                const Vector activations = in_register(load(x + row * n + i));
+                for (int j = 0; j < N; j++)
+                    total[j][row] = multiply_add(weights[j], activations, total[j][row]);
+            }
+        } else {
+            Vector activations[ROWS];
+            for (int row = 0; row < ROWS; row++) activations[row] = load(x + row * n + i);
+            for (int j = 0; j < N; j++) {
+                const Vector weights = in_register(load(w + j * apart + i));
+                for (int row = 0; row < ROWS; row++)
+                    total[j][row] = multiply_add(weights, activations[row], total[j][row]);
+            }
         }
     }
     add_up(total, y);

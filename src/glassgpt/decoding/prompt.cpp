@@ -1,6 +1,6 @@
 // What reading a prompt takes beside its products: causal attention of many tokens at once, and GELU.
 //
-// prompt.py describes the structure, and the room that QUERIES and PANEL need, a second time, for Python.
+// prompt.py describes the structure, and how many QUERIES there are, a second time, for Python.
 
 #include <omp.h>
 
@@ -17,12 +17,12 @@ struct Attention {
     int64_t n_rows, n_heads, n_kv_heads, n_tokens, d_head;
 };
 
-// Six queries are taken at once, with 64 keys or 64 numbers of each value: 6 × 4 sums fill registers of 512 bits.
-// In shorter ones they have no place, and PyTorch's kernel is the faster one.
-constexpr int QUERIES = 6, PARTS = 4;
+// Six queries are taken at once, with a few registers full of keys, or of each value's numbers: 6 × 4 sums fit into 32
+// registers, 6 × 2 into 16.
+constexpr int QUERIES = 6, PARTS = REGISTERS == 32 ? 4 : 2;
 constexpr int64_t PANEL = PARTS * WIDTH;
 
-// 64 keys, turned: their first numbers, then their second ones, …. What is beyond the last key is 0.
+// A panel of keys, turned: their first numbers, then their second ones, …. What is beyond the last key is 0.
 void turn(const float* keys, int64_t step, int64_t n, int64_t d_head, float* panel) {
     for (int64_t s = 0; s < PANEL; s++)
         for (int64_t i = 0; i < d_head; i++) panel[i * PANEL + s] = s < n ? keys[s * step + i] : 0;
@@ -35,7 +35,7 @@ void score(const float* queries, const float* panel, int64_t d_head, float* scor
         for (int j = 0; j < QUERIES; j++)
             for (int part = 0; part < PARTS; part++)
                 total[j][part] += queries[j * d_head + i] * load(panel + i * PANEL + part * WIDTH);
-    static_assert(QUERIES == 6 && PARTS == 4);
+    static_assert(QUERIES == 6 && PARTS <= 4);
 #pragma GCC unroll 6  // a loop would have the sums go through memory first
     for (int j = 0; j < QUERIES; j++)
 #pragma GCC unroll 4
@@ -73,9 +73,9 @@ void mix(const float* scores, int64_t apart, const float* values, int64_t step, 
 
 }  // namespace
 
-// Whether the functions below are faster than PyTorch's: 1 or 0.
-extern "C" int32_t glassgpt_has_long_registers() {
-    return WIDTH == 16;
+// How many keys there are in a panel: whole panels need room.
+extern "C" int32_t glassgpt_panel() {
+    return PANEL;
 }
 
 // softmax(q kᵀ / √Dh) v, where each token looks at itself and those before it.

@@ -5,6 +5,7 @@ In PyTorch's fused kernels these two take a quarter to a third of a long prompt'
 
 import ctypes
 import functools
+import platform
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from glassgpt.decoding.products import OneDNNProducts, is_plain_float32
 _LEAST_MULTIPLICATIONS = 2**20
 _LEAST_NUMBERS = 2**16
 """Below these PyTorch has finished before Python has looked at everything."""
-_QUERIES, _PANEL = 6, 64
+_QUERIES = 6
 """As in prompt.cpp."""
 _LARGE_PIECE = 31 * 2**20
 """Bytes. What glibc keeps does not grow with pieces beyond 32 MiB."""
@@ -100,7 +101,8 @@ def _attention(
         or B * H * T * T * Dh < max(1, _LEAST_MULTIPLICATIONS)
     ):
         return None
-    n_threads, n_whole = torch.get_num_threads(), -(-T // _PANEL) * _PANEL
+    n_threads, panel = torch.get_num_threads(), library().glassgpt_panel()
+    n_whole = -(-T // panel) * panel
     mixed = torch.empty(B, T, H, Dh, dtype=torch.float32, device="cpu")
     # Taken here, where there may be too little without the end of the process.
     panels = torch.empty(B, G, n_whole, Dh, dtype=torch.float32, device="cpu")
@@ -153,8 +155,8 @@ def _is_ours(*tensors: Tensor) -> bool:
 
 
 def _is_faster() -> bool:
-    """On processors with registers of 512 bits; with AVX2 attention took a third longer than PyTorch's."""
-    return bool(library().glassgpt_has_long_registers())
+    """On x86, with registers of any length; on Arm nobody has compared it with PyTorch's kernels."""
+    return platform.machine() in ("x86_64", "AMD64")
 
 
 _OURS: dict[Any, Callable[..., Tensor | None]] = {F.scaled_dot_product_attention: _attention, F.gelu: _gelu}

@@ -32,6 +32,11 @@ constexpr int REGISTERS = 32;
 #else
 constexpr int REGISTERS = 16;
 #endif
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool FUSED = true;  // products are added as they are made: they need no registers
+#else
+constexpr bool FUSED = false;
+#endif
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
