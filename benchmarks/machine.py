@@ -9,6 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+SETTINGS = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "KMP_AFFINITY"),
+    *("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"),
+)
+"""Variables of the environment by which libraries are told what to use."""
+
 
 def describe_machine() -> dict[str, Any]:
     """What `key` and the table say of this machine; runs in a process of its own, as it imports PyTorch."""
@@ -17,7 +23,7 @@ def describe_machine() -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
         "cpu": cpu_model(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory_bytes() / 1e9),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
@@ -25,11 +31,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "settings": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "KMP_AFFINITY")
-        },
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name in SETTINGS},
         "bfloat16": bfloat16_instructions(),
     }
 
@@ -39,7 +41,7 @@ def key(machine: Mapping[str, Any]) -> str:
 
     The instructions, too: a virtual machine may have fewer than its processor.
     """
-    parts = [machine["cpu"], machine["instructions"], f"{machine['cores']} cores", machine["gpu"]]
+    parts = [machine["cpu"], machine.get("instructions"), f"{machine['cores']} cores", machine["gpu"]]
     return ", ".join(part for part in parts if part)
 
 
@@ -80,6 +82,14 @@ def memory_bytes() -> int:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def instructions() -> str | None:
+    """The longest that PyTorch finds and has kernels for, such as AVX2; None where it knows no such kinds."""
+    import torch
+
+    found = torch.backends.cpu.get_cpu_capability()
+    return None if found == "DEFAULT" else found
 
 
 def bfloat16_instructions() -> bool:

@@ -93,7 +93,9 @@ def test_a_row_measured_again_replaces_itself_and_no_other():
     assert first["machines"]["Processor 7, SSE9, 3 cores"]["rows"].keys() == {"one"}
 
 
-@pytest.mark.parametrize("other", [{"cpu": "Processor 11"}, {"instructions": "SSE3"}, {"cores": 5}, {"gpu": "Card 13"}])
+@pytest.mark.parametrize(
+    "other", [{"cpu": "Processor 11"}, {"instructions": "SSE3"}, {"cores": 5}, {"gpu": "Card 13"}]
+)
 def test_rows_of_two_machines_stand_under_two_headings(other):
     results = add_row(NOTHING, MACHINE, "work", make_measured(ours=[2.0]))
     results = add_row(results, {**MACHINE, **other}, "work", make_measured(ours=[3.0]))
@@ -112,7 +114,9 @@ def test_the_machine_is_described_with_limits_threads_and_versions():
     other["versions"] = {"peer": "5.4"}
     results = add_row(results, MACHINE, "other", other)
 
-    text = render(results, [make_row(name="one"), make_row(name="other")], {"Processor 7, SSE9, 3 cores": "p.svg"})
+    text = render(
+        results, [make_row(name="one"), make_row(name="other")], {"Processor 7, SSE9, 3 cores": "p.svg"}
+    )
 
     for said in [
         "11 GB of memory, System 5; it multiplies bfloat16 itself",

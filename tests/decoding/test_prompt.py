@@ -18,7 +18,7 @@ from glassgpt.decoding.build import library
 from glassgpt.generation import SamplingConfig, generate
 from tests.decoding.models import a_model, needs_library
 
-pytestmark = [needs_library, pytest.mark.usefixtures("registers")]
+pytestmark = needs_library
 
 
 @pytest.fixture
@@ -34,6 +34,9 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(prompt, "library", Counting)
     return names
+
+
+IS_FASTER = prompt._is_faster
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +61,7 @@ def exact(q, k, v):
     return F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True, enable_gqa=True)
 
 
+@pytest.mark.usefixtures("registers")
 @pytest.mark.parametrize("T", [1, 2, 5, 6, 7, 63, 64, 65, 200])
 @pytest.mark.parametrize(("H", "G"), [(3, 3), (6, 2), (4, 1)])
 @pytest.mark.parametrize("Dh", [16, 48, 64, 80, 128])
@@ -69,6 +73,7 @@ def test_attention_gives_the_same_numbers(T, H, G, Dh, calls, however_little):
     torch.testing.assert_close(mixed.double(), exact(q, k, v), rtol=0, atol=5e-6)
 
 
+@pytest.mark.usefixtures("registers")
 def test_the_shapes_of_gpt2_and_a_cache_with_room_behind_its_tokens(calls):
     q, k, v = heads(1, 900, (12, 12, 12), 64)
     cache = torch.full((2, 1, 12, 1024, 64), torch.nan)
@@ -83,6 +88,7 @@ def test_the_shapes_of_gpt2_and_a_cache_with_room_behind_its_tokens(calls):
     assert mixed.transpose(1, 2).is_contiguous()  # the output projection takes it as it is
 
 
+@pytest.mark.usefixtures("registers")
 def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(calls, however_little):
     q, k, v = heads(3, 150, (4, 2, 2), 32)
 
@@ -107,6 +113,7 @@ def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(calls, how
     assert calls == ["glassgpt_attention"] * 11
 
 
+@pytest.mark.usefixtures("registers")
 def test_scores_of_any_size(calls, however_little):
     q, k, v = heads(1, 70, (2, 2, 2), 16)
     for factor in (1e-20, 30, 1e15):  # of no size at all; a softmax that is all but one-hot; 1e30
@@ -121,6 +128,7 @@ def test_scores_of_any_size(calls, however_little):
     assert calls == ["glassgpt_attention"] * 4
 
 
+@pytest.mark.usefixtures("registers")
 @pytest.mark.parametrize("shape", [(900, 3072), (3, 7, 4097), (2, 33000)])
 def test_gelu_gives_the_same_numbers(shape, calls):
     torch.manual_seed(0)
@@ -131,6 +139,7 @@ def test_gelu_gives_the_same_numbers(shape, calls):
     torch.testing.assert_close(y.double(), F.gelu(x.double(), approximate="tanh"), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("registers")
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 40])
 def test_gelu_of_any_length_and_with_nan(n, calls, however_little):
     x = torch.linspace(-1e38, 50, n)
@@ -232,6 +241,21 @@ def test_tensors_that_are_more_than_their_memory_are_left_to_pytorch(calls, howe
     assert not calls
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs x86, where it is known to be faster")
+def test_x86_has_it():
+    assert IS_FASTER()
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
+    reason="needs Linux on x86, which tells of the processor's registers",
+)
+def test_the_library_has_the_longest_registers():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert library().glassgpt_panel() == (64 if "avx512bw" in flags else 16 if "avx2" in flags else 8)
+
+
+@pytest.mark.usefixtures("registers")
 @pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "positions": "rope"}, {"attention_window": 40}])
 def test_generate_reads_a_prompt_with_them(fields, calls, monkeypatch):
     model = a_model(context_length=400, **fields)

@@ -58,7 +58,7 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const float*
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
         prefetch<FAR, N>(w, apart, next, i);
-        if constexpr (FUSED && N < ROWS) {  // the fewer stay in registers, and the others pass through one
+        if constexpr (FUSED && 1 < N && N < ROWS) {  // the weights stay in registers, and each activation is loaded once
             Vector weights[N];
             for (int j = 0; j < N; j++) weights[j] = in_register(load(w + j * apart + i));
             for (int row = 0; row < ROWS; row++) {

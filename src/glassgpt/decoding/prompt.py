@@ -155,7 +155,7 @@ def _is_ours(*tensors: Tensor) -> bool:
 
 
 def _is_faster() -> bool:
-    """On x86, with registers of any length; on Arm nobody has compared it with PyTorch's kernels."""
+    """On x86: so it was on an AMD Zen 4 with registers of each length. On Arm nobody has compared the two."""
     return platform.machine() in ("x86_64", "AMD64")
 
 

@@ -33,7 +33,7 @@ constexpr int REGISTERS = 32;
 constexpr int REGISTERS = 16;
 #endif
 #if defined(__FMA__) || defined(__aarch64__)
-constexpr bool FUSED = true;  // products are added as they are made: they need no registers
+constexpr bool FUSED = true;  // a product is added as it is made, and needs no register of its own
 #else
 constexpr bool FUSED = false;
 #endif
