@@ -23,10 +23,15 @@ def compiler(monkeypatch):
     monkeypatch.setattr(precision, "_python_header", lambda: Path(__file__))
 
 
-def test_what_is_asked_for_is_what_is_used(compiler):
+@pytest.mark.parametrize(
+    ("capability", "why"),
+    [("amx_bf16", "as asked"), ("avx2", "as asked, far slower: it has no instructions for it")],
+)
+def test_what_is_asked_for_is_what_is_used(compiler, monkeypatch, capability, why):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
     execution = choose_execution(TrainConfig(device="cpu", precision="bfloat16", compile="on"))
     assert (execution.device.type, execution.dtype, execution.compiled) == ("cpu", torch.bfloat16, True)
-    assert execution.describe() == "cpu (1 threads), bfloat16 (as asked), compiled kernels (as asked)"
+    assert execution.describe() == f"cpu (1 threads), bfloat16 ({why}), compiled kernels (as asked)"
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "avx2"])

@@ -20,6 +20,7 @@ _COMPILING_PAYS_FROM = 1e17
 """FLOPs of a run behind which compiling should have earned back its minute: some six minutes of an H100."""
 
 _AS_ASKED = "as asked"
+_AS_ASKED_AND_SLOW = "as asked, far slower: it has no instructions for it"
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ def choose_execution(config: TrainConfig) -> Execution:
 
 
 def _choose_dtype(config: TrainConfig, device: torch.device) -> tuple[torch.dtype, str]:
-    if config.precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision], _AS_ASKED
+    if config.precision == "float32":
+        return torch.float32, _AS_ASKED
+    if config.precision == "bfloat16":
+        is_emulated = device.type in ("cpu", "cuda") and not multiplies_bfloat16(device)
+        return torch.bfloat16, _AS_ASKED_AND_SLOW if is_emulated else _AS_ASKED
     if multiplies_bfloat16(device):
         return torch.bfloat16, "it has instructions for that"
     return torch.float32, "it has no instructions for bfloat16"
