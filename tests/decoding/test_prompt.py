@@ -246,15 +246,6 @@ def test_x86_has_it():
     assert IS_FASTER()
 
 
-@pytest.mark.skipif(
-    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
-    reason="needs Linux on x86, which tells of the processor's registers",
-)
-def test_the_library_has_the_longest_registers():
-    flags = Path("/proc/cpuinfo").read_text().split()
-    assert library().glassgpt_panel() == (64 if "avx512bw" in flags else 16 if "avx2" in flags else 8)
-
-
 @pytest.mark.usefixtures("registers")
 @pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "positions": "rope"}, {"attention_window": 40}])
 def test_generate_reads_a_prompt_with_them(fields, calls, monkeypatch):
