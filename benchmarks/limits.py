@@ -46,7 +46,7 @@ def measure_limits(quick: bool, device: str) -> dict[str, float]:
 def matrix_limits(device: str, n: int, attempts: int = 6) -> dict[str, float]:
     """2n³ operations a product of two n × n matrices; float32 is float32, without TF32.
 
-    Without instructions for bfloat16 its products take a hundred times as long: they get smaller matrices.
+    Without instructions for bfloat16 its products take some eighty times as long: they get smaller matrices.
     """
     import torch
 
