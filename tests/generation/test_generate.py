@@ -310,7 +310,7 @@ def test_on_a_gpu_cudnn_plans_no_attention_for_each_length(make_model, use_cache
     sampling = dataclasses.replace(GREEDY, use_cache=use_cache)
     expected = list(generate(model, PROMPTS, sampling))
     monkeypatch.setattr(window, "kernels_for", lambda _: kernels(torch.device("cuda")))
-    monkeypatch.setattr(window, "_faster_step", lambda _: None)
+    monkeypatch.setattr(window, "_faster_step", lambda *_: None)
     model.final_norm.register_forward_hook(
         lambda *_: seen.append((cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled()))
     )

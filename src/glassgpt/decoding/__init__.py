@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from glassgpt.decoding.compiled import why_not_compiled as why_not_compiled
     from glassgpt.decoding.native import NativeStep as NativeStep
     from glassgpt.decoding.native import why_not_native as why_not_native
+    from glassgpt.decoding.packed import packing_pays as packing_pays
     from glassgpt.decoding.products import OneDNNProducts as OneDNNProducts
     from glassgpt.decoding.prompt import PromptKernels as PromptKernels
     from glassgpt.decoding.quantization import quantize as quantize
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "build": ["why_no_library"],
         "compiled": ["CompiledStep", "compile_decoding", "why_not_compiled"],
         "native": ["NativeStep", "why_not_native"],
+        "packed": ["packing_pays"],
         "products": ["OneDNNProducts"],
         "prompt": ["PromptKernels"],
         "quantization": ["quantize"],

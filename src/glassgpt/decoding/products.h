@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include "packed.h"
 #include "vectors.h"
 
 namespace {
@@ -17,7 +18,8 @@ struct Matrix {
     const float* bias;   // (rows), or null
     int64_t rows, columns;
     Format format;
-    float largest;  // of INT8: the largest activation that cannot overflow a sum, at most 32767
+    float largest;          // of INT8: the largest activation that cannot overflow a sum, at most 32767
+    const uint8_t* packed;  // of BFLOAT16: the same weights once more, as Packed; or null
 };
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
@@ -40,13 +42,15 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
 
 // Memory is asked for early, a line of each row for each one read: of FAR rows 1 KB of each ahead, into the second
 // level of the cache. Rows that touch are one run for memory, and are asked for in that order, N ahead.
+constexpr int64_t AHEAD = 1024;
+
 template <bool FAR, int N, typename Weight>
 void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
     constexpr int64_t IN_LINE = LINE / sizeof(Weight);
     if (4 * WIDTH < LINE && i % IN_LINE) return;
     for (int j = 0; j < N; j++) {
         if (FAR)
-            __builtin_prefetch(w + j * apart + i + 16 * IN_LINE, 0, 2);
+            __builtin_prefetch(w + j * apart + i + AHEAD / int64_t(sizeof(Weight)), 0, 2);
         else
             __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
     }
@@ -104,6 +108,66 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uin
     }
     add_up(total, y);
 }
+
+#if defined(__AVX512BW__)
+// The same sums in the same order, with packed weights. Of rare groups, and of a row's end, `w` has them, where the
+// matrix begins; here the rows are `row`, `row` + `apart`, ….
+template <int N, int ROWS>
+void dots(const Packed<const uint8_t>& packed, const uint16_t* w, int64_t row, int64_t apart, const float* x,
+          int64_t n, float (&y)[N][ROWS]) {
+    Vector total[N][ROWS] = {};
+    const __m512i table = load_table(packed.upper);
+    const auto read = [&](int j, int64_t i, Words& pairs) {
+        std::memcpy(&pairs, w + (row + j * apart) * n + 2 * i, sizeof pairs);
+    };
+    const auto add = [&](int j, Words pairs, const Vector (&even)[ROWS], const Vector (&odd)[ROWS]) {
+        const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+#pragma GCC unroll 2
+        for (int r = 0; r < ROWS; r++) {
+            total[j][r] = multiply_add(first, even[r], total[j][r]);
+            total[j][r] = multiply_add(second, odd[r], total[j][r]);
+        }
+    };
+    const auto activations = [&](int64_t i, Vector (&even)[ROWS], Vector (&odd)[ROWS]) {
+#pragma GCC unroll 2
+        for (int r = 0; r < ROWS; r++) {
+            even[r] = load(x + r * n + i);
+            odd[r] = load(x + r * n + n / 2 + i);
+            if (ROWS == 1) even[r] = in_register(even[r]), odd[r] = in_register(odd[r]);
+        }
+    };
+    for (int64_t g = 0; g < packed.n_groups; g++) {
+        Vector even[4][ROWS], odd[4][ROWS];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) activations(g * GROUP / 2 + k * WIDTH, even[k], odd[k]);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) {
+            const uint8_t* group = packed.group(row + j * apart, g);
+            for (int64_t i = 0; i < PACKED; i += LINE) __builtin_prefetch(group + AHEAD + i, 0, 2);
+            Words pairs[4];
+            if (__builtin_expect(packed.is_rare(row + j * apart, g), 0)) {
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) read(j, g * GROUP / 2 + k * WIDTH, pairs[k]);
+            } else {
+                unpack(group, table, pairs);
+            }
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) add(j, pairs[k], even[k], odd[k]);
+        }
+    }
+    for (int64_t i = packed.n_groups * GROUP / 2; i < n / 2; i += WIDTH) {
+        Vector even[ROWS], odd[ROWS];
+        activations(i, even, odd);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; j++) {
+            Words pairs;
+            read(j, i, pairs);
+            add(j, pairs, even, odd);
+        }
+    }
+    add_up(total, y);
+}
+#endif
 
 // The same with two 8-bit numbers in a 16-bit word.
 template <bool FAR, int N, int ROWS>
@@ -191,7 +255,15 @@ struct Worker {
         const auto w = static_cast<const Weight*>(m.weight) + j * n, next = w + N * n;
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
-            dots<FAR>(w, apart * n, x + row * n, n, next, y);
+            const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, next, y); };
+            if constexpr (PACKS && FAR && N == 4 && rows < 3 && std::is_same_v<Weight, uint16_t>) {
+                if (m.packed)
+                    dots(Packed<const uint8_t>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
+                else
+                    plain();
+            } else {
+                plain();
+            }
             for (int i = 0; i < N; i++)
                 for (int r = 0; r < rows; r++) write(row + r, j + i * apart, y[i][r]);
         };
