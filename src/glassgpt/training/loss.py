@@ -119,11 +119,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_weight is not None:
                 h = h * counts.to(dtype)
                 for part in _parts(grad_weight, D):
-                    product = (logits[:, part].T @ h) * share
+                    product = logits[:, part].T @ h
                     if start == 0:  # the sum of the others need not begin with zeros
-                        grad_weight[part] = product
+                        torch.mul(product, share, out=grad_weight[part])
                     else:
-                        grad_weight[part] += product
+                        grad_weight[part] += product * share
         ctx.save_for_backward(grad_hidden, grad_weight)
         return (total * share).squeeze()
 

@@ -44,7 +44,7 @@ class TrainStep:
         # Autocast keeps what it has rounded until it is left altogether. Within another one, that is the end
         # of the step: weights are rounded once for all micro-batches (the head's in the loss, each time), and
         # gradients add up in float32.
-        with torch.autocast(device.type, enabled=False), self._embedding_of_few_rows():
+        with torch.autocast(device.type, enabled=False), self._few_rows_apart():
             for batch in micro_batches:
                 token_ids, targets = (_send(part, device) for part in batch)
                 with self.execution.autocast():
@@ -58,26 +58,31 @@ class TrainStep:
         self.optimizer.zero_grad()
         return loss, grad_norm
 
-    def _embedding_of_few_rows(self) -> contextlib.AbstractContextManager[object]:
+    def _few_rows_apart(self) -> contextlib.AbstractContextManager[object]:
         """Inside, the token embedding's gradient is the rows that were looked up, not a matrix of zeros with
-        these among them, where it will be added to the head's, which is a whole matrix.
+        these among them, and it is added to the head's, which is a whole matrix, only at the end.
 
         GPT-2 124M's has 38.6 million numbers, to be written, read and added: some percent of a step on a CPU.
         """
         model = self.model
         is_added = model.head.weight is model.token_embedding.weight
         if is_added and self.execution.device.type == "cpu" and not self.execution.compiled:
-            return _sparse(model.token_embedding)
+            return _apart(model.token_embedding)
         return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _sparse(embedding: nn.Embedding) -> Iterator[None]:
-    before, embedding.sparse = embedding.sparse, True
+def _apart(embedding: nn.Embedding) -> Iterator[None]:
+    """Inside, the rows of `embedding` have a gradient of their own, which is added to its weight's behind it."""
+    weight, sparse = embedding.weight, embedding.sparse
+    rows = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)  # in the same memory
+    embedding.weight, embedding.sparse = rows, True
     try:
         yield
     finally:
-        embedding.sparse = before
+        embedding.weight, embedding.sparse = weight, sparse
+    if rows.grad is not None and weight.grad is not None:
+        weight.grad += rows.grad
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
