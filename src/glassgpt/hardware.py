@@ -1,5 +1,7 @@
 """What the machine under PyTorch can do."""
 
+import platform
+
 import torch
 
 
@@ -11,3 +13,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
+
+
+def is_x86() -> bool:
+    """Whether the processor is of Intel's and AMD's kind: there our C++ was compared with PyTorch's."""
+    return platform.machine() in ("x86_64", "AMD64")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glassgpt.decoding import PromptKernels, prompt
+from glassgpt.decoding import PromptKernels, gelu, prompt
 from glassgpt.decoding.build import library
 from glassgpt.generation import SamplingConfig, generate
 from tests.decoding.models import a_model, needs_library
@@ -32,16 +32,17 @@ def calls(monkeypatch):
                 names.append(name)
             return getattr(library(), name)
 
-    monkeypatch.setattr(prompt, "library", Counting)
+    for module in (prompt, gelu):
+        monkeypatch.setattr(module, "library", Counting)
     return names
 
 
-IS_FASTER = prompt._is_faster
+IS_X86 = prompt.is_x86
 
 
 @pytest.fixture(autouse=True)
 def on_any_processor(monkeypatch):
-    monkeypatch.setattr(prompt, "_is_faster", lambda: True)
+    monkeypatch.setattr(prompt, "is_x86", lambda: True)
 
 
 @pytest.fixture
@@ -191,10 +192,10 @@ def test_what_the_library_cannot_or_should_not_do_is_left_to_pytorch(calls, monk
             attend(), gelu()
             assert not calls
             monkeypatch.delenv("GLASSGPT_NATIVE")
-            monkeypatch.setattr(prompt, "_is_faster", lambda: False)
+            monkeypatch.setattr(prompt, "is_x86", lambda: False)
             attend(), gelu()
             assert not calls
-            monkeypatch.setattr(prompt, "_is_faster", lambda: True)
+            monkeypatch.setattr(prompt, "is_x86", lambda: True)
             attend(), gelu()
             assert calls == ["glassgpt_attention", "glassgpt_gelu"]
 
@@ -243,7 +244,7 @@ def test_tensors_that_are_more_than_their_memory_are_left_to_pytorch(calls, howe
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs x86, where it is known to be faster")
 def test_x86_has_it():
-    assert IS_FASTER()
+    assert IS_X86()
 
 
 @pytest.mark.usefixtures("registers")

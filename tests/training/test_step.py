@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from glassgpt.decoding import gelu
 from glassgpt.errors import TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
@@ -18,6 +19,7 @@ from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.loss import cross_entropy
 from glassgpt.training.precision import Execution
 from glassgpt.training.step import TrainStep
+from tests.decoding.models import needs_library
 from tests.house.repository import ROOT
 
 CPU = torch.device("cpu")
@@ -71,6 +73,24 @@ def test_a_steps_gradients_are_those_of_the_plain_loss(tied, n):
 
     assert all(gradient.layout is torch.strided for gradient in gradients)
     torch.testing.assert_close(gradients, expected)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_with_gelu_in_cpp_is_one_with_pytorchs(dtype, monkeypatch):
+    def losses(least_numbers: int) -> list[float]:
+        monkeypatch.setattr(gelu, "_LEAST_NUMBERS", least_numbers)
+        step = make_step(dtype=dtype, optimizer=OptimizerConfig(lr=0.01))
+        return [step(batches(1))[0].item() for _ in range(5)]
+
+    computed, compute = [], gelu._map
+    monkeypatch.setattr(gelu, "_map", lambda name, *tensors: (computed.append(name), compute(name, *tensors)))
+    monkeypatch.setattr(gelu, "is_x86", lambda: True)
+    plain = losses(2**14)
+    assert computed == []
+    ours = losses(0)
+    assert len(computed) == 5 * 2 * MODEL.n_layers
+    assert ours == pytest.approx(plain, rel=1e-5 if dtype == torch.float32 else 1e-2)
 
 
 class NewMatrices(TorchDispatchMode):

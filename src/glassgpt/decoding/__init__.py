@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from glassgpt.decoding.compiled import CompiledStep as CompiledStep
     from glassgpt.decoding.compiled import compile_decoding as compile_decoding
     from glassgpt.decoding.compiled import why_not_compiled as why_not_compiled
+    from glassgpt.decoding.gelu import DifferentiableGELU as DifferentiableGELU
     from glassgpt.decoding.native import NativeStep as NativeStep
     from glassgpt.decoding.native import why_not_native as why_not_native
     from glassgpt.decoding.packed import packing_pays as packing_pays
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "build": ["why_no_library"],
         "compiled": ["CompiledStep", "compile_decoding", "why_not_compiled"],
+        "gelu": ["DifferentiableGELU"],
         "native": ["NativeStep", "why_not_native"],
         "packed": ["packing_pays"],
         "products": ["OneDNNProducts"],

@@ -19,7 +19,7 @@ from pathlib import Path
 from glassgpt.errors import GlassGPTError
 from glassgpt.storage import cache_folder, sha256_of, write_atomically
 
-SOURCES = [Path(__file__).parent / name for name in ("step.cpp", "prompt.cpp", "pack.cpp")]
+SOURCES = [Path(__file__).parent / name for name in ("step.cpp", "prompt.cpp", "gelu.cpp", "pack.cpp")]
 SWITCH = "GLASSGPT_NATIVE"
 """Environment variable: 0 leaves to PyTorch what is written in C++."""
 

@@ -36,7 +36,7 @@ class OneDNNProducts(TorchFunctionMode):
 def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return (
         x.numel() * weight.shape[0] >= _LEAST_MULTIPLICATIONS
-        and all(map(is_plain_float32, (x, weight) if bias is None else (x, weight, bias)))
+        and all(map(is_plain, (x, weight) if bias is None else (x, weight, bias)))
         and not torch.is_grad_enabled()  # it has no derivative
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
@@ -44,11 +44,11 @@ def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> boo
     )
 
 
-def is_plain_float32(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """On a CPU, in rows and columns, and nothing that has products, or derivatives, of its own."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
-        and tensor.dtype == torch.float32
+        and tensor.dtype in dtypes
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and not tensor.is_nested

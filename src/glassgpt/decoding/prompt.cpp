@@ -1,4 +1,4 @@
-// What reading a prompt takes beside its products: causal attention of many tokens at once, and GELU.
+// What reading a prompt takes beside its products and GELU: causal attention of many tokens at once.
 //
 // prompt.py describes the structure, and how many QUERIES there are, a second time, for Python.
 
@@ -122,14 +122,4 @@ extern "C" void glassgpt_attention(const Attention& a, int32_t n_threads) {
                         mix<1>(scores, apart, v + i, a.value_steps[2], end, divisor, to + i, H * d, n_queries);
                 }
     }
-}
-
-extern "C" void glassgpt_gelu(const float* x, float* y, int64_t n, int32_t n_threads) {
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t i = 0; i < n / WIDTH; i++) store(y + i * WIDTH, gelu(load(x + i * WIDTH)));
-    float rest[WIDTH] = {};
-    const int64_t n_rest = n % WIDTH;
-    std::copy(x + n - n_rest, x + n, rest);
-    store(rest, gelu(load(rest)));
-    std::copy(rest, rest + n_rest, y + n - n_rest);
 }

@@ -5,7 +5,6 @@ In PyTorch's fused kernels these two take a quarter to a third of a long prompt'
 
 import ctypes
 import functools
-import platform
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -15,7 +14,9 @@ from torch import Tensor
 from torch.backends.cuda import flash_sdp_enabled
 
 from glassgpt.decoding.build import library, why_no_library
-from glassgpt.decoding.products import OneDNNProducts, is_plain_float32
+from glassgpt.decoding.gelu import gelu
+from glassgpt.decoding.products import OneDNNProducts, is_plain
+from glassgpt.hardware import is_x86
 
 _LEAST_MULTIPLICATIONS = 2**20
 _LEAST_NUMBERS = 2**16
@@ -133,30 +134,18 @@ def _gelu(input: Tensor, approximate: str = "none", out: Tensor | None = None) -
         return None
     if input.numel() < max(1, _LEAST_NUMBERS) or not input.is_contiguous():
         return None
-    y = torch.empty_like(input)
-    library().glassgpt_gelu(
-        ctypes.c_void_p(input.data_ptr()),
-        ctypes.c_void_p(y.data_ptr()),
-        ctypes.c_int64(input.numel()),
-        ctypes.c_int32(torch.get_num_threads()),
-    )
-    return y
+    return gelu(input)
 
 
 def _is_ours(*tensors: Tensor) -> bool:
     return (
-        all(map(is_plain_float32, tensors))
+        all(map(is_plain, tensors))
         and not torch.is_grad_enabled()  # there is no derivative
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and why_no_library() is None
-        and _is_faster()
+        and is_x86()  # on Arm nobody has compared the two
     )
-
-
-def _is_faster() -> bool:
-    """On x86: so it was on an AMD Zen 4 with registers of each length. On Arm nobody has compared the two."""
-    return platform.machine() in ("x86_64", "AMD64")
 
 
 _OURS: dict[Any, Callable[..., Tensor | None]] = {F.scaled_dot_product_attention: _attention, F.gelu: _gelu}
