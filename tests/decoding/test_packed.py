@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from glassgpt.decoding import NativeStep, build, packed, quantize
-from glassgpt.decoding.packed import packed_matrices
+from glassgpt.decoding.packed import packed_matrices, place_of
 from glassgpt.generation import SamplingConfig, generate
 from glassgpt.model import GPT, KVCache
 from tests.decoding.models import a_model, needs_library
@@ -32,6 +32,11 @@ WIDTHS = [
         "vocab_size": 301,
     },  # rows too short to pack; and some that are left
 ]
+
+
+# All bfloat16 numbers with one of 16 upper bytes.
+_UPPER = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
+NAMED = (_UPPER[:, None] * 256 + torch.arange(256)).flatten().to(torch.int16).view(torch.bfloat16)
 
 
 def logits_of(step: NativeStep, model: GPT, n_rows: int) -> torch.Tensor:
@@ -61,35 +66,44 @@ def test_one_or_two_rows_are_read_from_the_copy(n_rows, reads_it):
 @pytest.mark.parametrize("strange", [1e-30, -1e30, 0.0, -0.0])
 @pytest.mark.parametrize("n_rows", [1, 2])
 def test_weights_that_four_bits_cannot_name_keep_their_bits(strange, n_rows):
-    model = a_model(**WIDTHS[0])
+    model = quantize(a_model(d_model=256, vocab_size=256, n_heads=4), "bfloat16")
+    numbers = NAMED[torch.randint(len(NAMED), (256, 256))]
+    rare = torch.zeros(256, 2, dtype=torch.bool)
+    for row, column in ((1, 0), (5, 127), (77, 128), (200, 255), (255, 31), (255, 200)):
+        numbers[row, column] = strange
+        rare[row, column // 128] = True
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter[-3:, ::37] = strange  # in rows that do not decide which 16 upper bytes there are
-                parameter[5, 64] = strange
-    model = quantize(model, "bfloat16")
+        model.head.weight.copy_(numbers)
     step = NativeStep(model, packed=True)
-    rare = [int(memory[64 : 64 + matrix.numel() // 128].sum()) for matrix, memory in pairs(model, step)]
-    assert min(rare) >= 4
+    memory = step.packed[place_of(model.head.weight)]
+    assert torch.equal(memory[64 : 64 + 512].view(256, 2), rare.to(torch.uint8))
     assert torch.equal(logits_of(step, model, n_rows), logits_of(NativeStep(model), model, n_rows))
+
+
+def test_matrices_that_are_rare_all_over_are_not_packed():
+    model = quantize(a_model(**WIDTHS[0]), "bfloat16")
+    weight = model.blocks[0].feedforward.up_proj.weight
+    with torch.no_grad():
+        weight.copy_(torch.randn_like(weight.float()) * 10.0 ** torch.randint(-30, 30, weight.shape))
+    for _ in range(2):
+        copies = packed_matrices(model)
+        assert place_of(weight) not in copies
+        assert place_of(model.blocks[0].feedforward.down_proj.weight) in copies
 
 
 def pairs(model: GPT, step: NativeStep) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Each matrix that is packed, and its copy."""
-    matrices = {parameter.data_ptr(): parameter for parameter in model.parameters()}
+    matrices = {place_of(parameter): parameter for parameter in model.parameters()}
     return [(matrices[place], memory) for place, memory in step.packed.items()]
 
 
 def test_every_number_with_one_of_16_upper_bytes_is_packed():
     model = quantize(a_model(d_model=256, vocab_size=256, n_heads=4), "bfloat16")
-    upper = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
-    numbers = (upper[:, None] * 256 + torch.arange(256, dtype=torch.int32)).flatten().repeat(16)
-    numbers = numbers[torch.randperm(len(numbers))].to(torch.int16).view(torch.bfloat16)
+    numbers = NAMED.repeat(16)
     with torch.no_grad():
-        model.head.weight.copy_(numbers.view(256, 256))
+        model.head.weight.copy_(numbers[torch.randperm(len(numbers))].view(256, 256))
     step = NativeStep(model, packed=True)
-    memory = step.packed[model.head.weight.data_ptr()]
-    assert not memory[64 : 64 + 512].any()
+    assert not step.packed[place_of(model.head.weight)][64 : 64 + 512].any()
     assert torch.equal(logits_of(step, model, 1), logits_of(NativeStep(model), model, 1))
 
 
@@ -101,12 +115,13 @@ def test_a_copy_takes_three_quarters_of_the_bytes():
 
 def test_weights_are_packed_once_until_they_change():
     model = quantize(a_model(**WIDTHS[0]), "bfloat16")
-    first = packed_matrices(model)
-    assert packed_matrices(model) is first
+    first, again = ([copy.data_ptr() for copy in packed_matrices(model).values()] for _ in range(2))
+    assert first == again
     for change in (
         lambda weight: weight.mul_(1.5),
         lambda weight: weight.data.mul_(1.5),  # no version of a tensor counts this
         lambda weight: weight.view(torch.int16)[3, 5].add_(1),  # one bit, or a few
+        lambda weight: weight[:2, 3].neg_(),  # in a sum of words the two would cancel
         lambda weight: weight[3:5].copy_(weight[3:5].flip(0)),  # the same numbers in other places
     ):
         before = logits_of(NativeStep(model, packed=True), model, 1)
@@ -117,11 +132,36 @@ def test_weights_are_packed_once_until_they_change():
         assert torch.equal(logits, logits_of(NativeStep(model), model, 1))
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_threads_share_packing_and_comparing(n_threads):
+    torch.set_num_threads(n_threads)
+    model = quantize(a_model(d_model=256, vocab_size=301, n_heads=4, d_ff=1024), "bfloat16")
+    for row in (0, 150, 300):
+        assert torch.equal(
+            logits_of(NativeStep(model, packed=True), model, 1), logits_of(NativeStep(model), model, 1)
+        )
+        before = packed_matrices(model)[place_of(model.head.weight)].clone()
+        with torch.no_grad():
+            model.head.weight[row, 131] *= -1
+        assert not torch.equal(packed_matrices(model)[place_of(model.head.weight)], before)
+
+
+def test_without_memory_for_it_there_is_no_copy(monkeypatch):
+    def no_memory(tensors):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    model = quantize(a_model(**WIDTHS[0]), "bfloat16")
+    with monkeypatch.context() as patch:
+        patch.setattr(packed, "side_by_side", no_memory)
+        assert packed_matrices(model) == {}
+    assert packed_matrices(model)
+
+
 def test_the_copy_goes_with_its_model():
     model = quantize(a_model(**WIDTHS[0]), "bfloat16")
     memory = weakref.ref(next(iter(packed_matrices(model).values())))
     twin = copy.deepcopy(model)
-    assert twin not in packed._kept
+    assert twin not in packed._copies
     assert memory() is not None
     del model
     gc.collect()
@@ -147,7 +187,7 @@ def test_without_long_registers_nothing_is_packed():
 
 
 @pytest.mark.parametrize(
-    ("n_prompts", "n_tokens", "packs"), [(1, 64, True), (2, 64, True), (3, 64, False), (1, 63, False)]
+    ("n_prompts", "n_tokens", "packs"), [(1, 128, True), (2, 128, True), (3, 128, False), (1, 127, False)]
 )
 def test_long_texts_of_one_or_two_prompts_are_written_from_packed_weights(
     n_prompts, n_tokens, packs, monkeypatch
@@ -156,6 +196,6 @@ def test_long_texts_of_one_or_two_prompts_are_written_from_packed_weights(
     prompts = [[3, 5, 7 + i] for i in range(n_prompts)]
     sampling = SamplingConfig(max_new_tokens=n_tokens, temperature=0.0)
     text = list(generate(model, prompts, sampling))
-    assert (model in packed._kept) == packs
+    assert (model in packed._copies) == packs
     monkeypatch.setattr("glassgpt.generation.window.packing_pays", lambda n_rows, n_tokens: False)
     assert list(generate(model, prompts, sampling)) == text

@@ -123,6 +123,36 @@ def test_a_step_makes_one_matrix_as_large_as_the_head(monkeypatch):
     assert seen.made_by == ["aten.empty_like.default"]
 
 
+def test_batches_may_come_in_the_same_memory():
+    def loss_after(micro_batches):
+        step = make_step(3, optimizer=OptimizerConfig(lr=0.1))
+        step(micro_batches)
+        return step(batches(3))[0]
+
+    def one_place():
+        token_ids, targets = (part.clone() for part in batches(1)[0])
+        for ids, following in batches(3):
+            yield token_ids.copy_(ids), targets.copy_(following)
+
+    assert torch.equal(loss_after(one_place()), loss_after(batches(3)))
+
+
+@pytest.mark.parametrize("hook", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_sees_the_whole_gradient(hook):
+    step, seen = make_step(optimizer=OptimizerConfig(grad_clip=None)), []
+    weight = step.model.head.weight
+    keep = {
+        "register_hook": lambda grad: seen.append(grad.clone()),
+        "register_post_accumulate_grad_hook": lambda parameter: seen.append(parameter.grad.clone()),
+    }
+    getattr(weight, hook)(keep[hook])
+    token_ids, targets = batches(1)[0]
+    plain = make_step().model
+    cross_entropy(plain(token_ids), targets).backward()
+    step(batches(1))
+    torch.testing.assert_close(seen, [plain.head.weight.grad])
+
+
 def test_a_step_leaves_the_embedding_as_it_was():
     step = make_step()
     embedding, head = step.model.token_embedding, step.model.head

@@ -30,8 +30,9 @@ def gelu(x: Tensor) -> Tensor:
 class DifferentiableGELU(TorchFunctionMode):
     """Inside `with DifferentiableGELU():` its tanh form is computed in C++ on a CPU, and its gradient, too.
 
-    The same numbers but for their rounding, to be differentiated once. All else is left as it is: other
-    types and devices, little work, subclasses of tensors, other derivatives than gradients.
+    The same numbers but for their rounding (of −∞, 0 in place of PyTorch's nan), to be differentiated once.
+    All else is left as it is: other types and devices, little work, subclasses of tensors, other derivatives
+    than gradients.
     """
 
     def __torch_function__(
@@ -51,8 +52,8 @@ def _is_ours(input: Tensor, approximate: str = "none", out: Tensor | None = None
         and input.is_contiguous()
         and not torch.jit.is_tracing()
         and not torch.compiler.is_compiling()
-        and why_no_library() is None
         and is_x86()  # on Arm nobody has compared the two
+        and why_no_library() is None
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glassgpt.decoding.build import library, why_no_library
 from glassgpt.decoding.large_pages import side_by_side
-from glassgpt.decoding.packed import packed_matrices
+from glassgpt.decoding.packed import packed_matrices, place_of
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
@@ -177,8 +177,9 @@ class NativeStep:
     """`model`'s decoding step, over its weights as they are now; `why_not_native` must have been None.
 
     What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
-    matrix as it lay: then it is copied, as are vectors of other types. With `packed`, quantised matrices in
-    bfloat16 are copied, too, where one or two rows are read faster from the copy (`packed_matrices`).
+    matrix as it lay: then it is copied, as are vectors of other types. With `packed`, one or two rows are
+    computed from a copy of matrices that `quantize` has made bfloat16, where that is faster
+    (`packed_matrices`): then what is written into those counts for the next `NativeStep`.
     """
 
     def __init__(self, model: GPT, packed: bool = False) -> None:
@@ -312,7 +313,7 @@ class NativeStep:
         if isinstance(module, nn.Linear | QuantizedLinear):
             bias = module.bias
         weight = self._pointer(module.weight, module.weight.dtype)
-        copy = self.packed.get(module.weight.data_ptr()) if isinstance(module, QuantizedLinear) else None
+        copy = self.packed.get(place_of(module.weight)) if isinstance(module, QuantizedLinear) else None
         return _Matrix(
             weight=weight,
             scale=self._pointer(scale),

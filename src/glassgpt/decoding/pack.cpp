@@ -1,4 +1,4 @@
-// bfloat16 matrices packed into 12 bits a number, as packed.h describes; packed.py decides which.
+// Matrices of bfloat16 numbers packed into 12 bits a number (packed.h); packed.py decides which.
 
 #include <omp.h>
 
@@ -6,10 +6,11 @@
 
 namespace {
 
-// The commonest upper bytes of each 32nd row, which tells as much as all rows.
+// The commonest upper bytes of rows with some 100,000 weights, which tell as much as all of a large matrix.
 void find_commonest(const uint16_t* weights, int64_t rows, int64_t columns, uint8_t* upper) {
     int64_t count[256] = {};
-    for (int64_t row = 0; row < rows; row += 32)
+    const int64_t apart = 1 + rows * columns / (1 << 17);
+    for (int64_t row = 0; row < rows; row += apart)
         for (int64_t i = 0; i < columns; i++) count[weights[row * columns + i] >> 8]++;
     for (int64_t bits = 0; bits < TABLE; bits++) {
         int64_t* most = std::max_element(count, count + 256);
@@ -22,44 +23,39 @@ void find_commonest(const uint16_t* weights, int64_t rows, int64_t columns, uint
 
 // How many bytes glassgpt_pack fills; 0 where that would not pay, or rows are too short.
 extern "C" int64_t glassgpt_packed_bytes(int64_t rows, int64_t columns) {
-    uint8_t* const nowhere = nullptr;
-    const Packed<uint8_t> packed(nowhere, rows, columns);
-    return PACKS && packed.n_groups ? packed.group(rows, 0) - nowhere : 0;
+    const int64_t n_groups = columns / GROUP;
+    return PACKS && n_groups ? LINE + flags_bytes(rows, n_groups) + rows * n_groups * PACKED : 0;
 }
 
-extern "C" void glassgpt_pack(const uint16_t* weights, int64_t rows, int64_t columns, uint8_t* memory,
-                              int32_t n_threads) {
+// How many groups are rare.
+extern "C" int64_t glassgpt_pack(const uint16_t* weights, int64_t rows, int64_t columns, uint8_t* memory,
+                                 int32_t n_threads) {
+    int64_t n_rare = 0;
 #if defined(__AVX512BW__)
     const Packed<uint8_t> packed(memory, rows, columns);
     find_commonest(weights, rows, columns, packed.upper);
-#pragma omp parallel for num_threads(n_threads) schedule(static)
+#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : n_rare)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t g = 0; g < packed.n_groups; g++)
-            packed.is_rare(row, g) = !pack(weights + row * columns + g * GROUP, packed.upper, packed.group(row, g));
+            n_rare += packed.is_rare(row, g) =
+                !pack(weights + row * columns + g * GROUP, packed.upper, packed.group(row, g));
 #endif
+    return n_rare;
 }
 
-// A number that other contents would hardly have. `n` bytes are whole lines, in pieces so that threads can share them.
-extern "C" uint64_t glassgpt_fingerprint(const uint8_t* bytes, int64_t n, int32_t n_threads) {
-    constexpr int64_t PIECE = 1 << 20;
-    typedef uint64_t Line __attribute__((vector_size(LINE)));
-    uint64_t total = 0;
-#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : total)
-    for (int64_t start = 0; start < n; start += PIECE) {
-        Line sum = {}, sum_of_sums = {};  // as Fletcher's checksum: places count, too
-        for (int64_t i = start; i < std::min(n, start + PIECE); i += LINE) {
-            Line line;
-            std::memcpy(&line, bytes + i, LINE);
-            sum += line;
-            sum_of_sums += sum;
-        }
-        uint64_t mixed = uint64_t(start);
-        for (const Line& line : {sum, sum_of_sums})
-            for (int64_t i = 0; i < LINE / 8; i++) {
-                mixed = (mixed ^ line[i]) * 0x9e3779b97f4a7c15u;
-                mixed ^= mixed >> 29;
-            }
-        total += mixed;
+// Whether `memory` holds these weights, so far as it is read: 1 or 0.
+extern "C" int64_t glassgpt_is_packed(const uint16_t* weights, int64_t rows, int64_t columns, const uint8_t* memory,
+                                      int32_t n_threads) {
+    int64_t n_others = 0;
+#if defined(__AVX512BW__)
+    const Packed<const uint8_t> packed(memory, rows, columns);
+#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : n_others)
+    for (int64_t row = 0; row < rows; row++) {
+        const __m512i table = load_table(packed.upper);
+        for (int64_t g = 0; g < packed.n_groups; g++)
+            if (!packed.is_rare(row, g))
+                n_others += !is_packed(packed.group(row, g), table, weights + row * columns + g * GROUP);
     }
-    return total;
+#endif
+    return n_others == 0;
 }

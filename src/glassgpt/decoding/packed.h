@@ -1,8 +1,8 @@
 // bfloat16 in 12 bits, losing nothing: a token then needs three quarters of the bytes.
 //
-// The upper byte of a bfloat16 number is its sign and all of its exponent but one bit. In a trained matrix it is one
-// of 16 values, but for some in a hundred thousand weights: four bits say which, and a table what it stands for. A
-// group of weights in which there is another byte is read as it was.
+// The upper byte of a bfloat16 number is its sign and all of its exponent but one bit. Of weights it is nearly always
+// one of 16 values, as eight exponents of this kind reach from the largest down to 1/65,536 of it: four bits say which
+// value, and a table what it stands for. A group of weights in which there is another byte is rare, and read as it was.
 
 #pragma once
 
@@ -21,6 +21,8 @@ constexpr int64_t TABLE = 16;
 
 // A matrix of bfloat16 numbers in one piece of memory: the table, whether each group is rare, and the groups. What is
 // beyond a row's last whole group is not packed.
+constexpr int64_t flags_bytes(int64_t rows, int64_t n_groups) { return (rows * n_groups + LINE - 1) / LINE * LINE; }
+
 template <typename Byte>
 struct Packed {
     int64_t n_groups;  // of a row
@@ -30,7 +32,7 @@ struct Packed {
         : n_groups(columns / GROUP),
           upper(memory),
           rare(memory + LINE),
-          groups(rare + (rows * n_groups + LINE - 1) / LINE * LINE) {}
+          groups(rare + flags_bytes(rows, n_groups)) {}
 
     Byte& is_rare(int64_t row, int64_t g) const { return rare[row * n_groups + g]; }
     Byte* group(int64_t row, int64_t g) const { return groups + (row * n_groups + g) * PACKED; }
@@ -73,6 +75,14 @@ bool pack(const uint16_t* weights, const uint8_t* table, uint8_t* group) {
     }
     _mm512_storeu_si512(group, both);
     return (known[0] & known[1]) == ~__mmask64(0);
+}
+
+bool is_packed(const uint8_t* group, __m512i table, const uint16_t* weights) {
+    Words pairs[4];
+    unpack(group, table, pairs);
+    __m512i differences = {};
+    for (int k = 0; k < 4; k++) differences |= (__m512i)pairs[k] ^ _mm512_loadu_si512(weights + k * 2 * WIDTH);
+    return !_mm512_test_epi64_mask(differences, differences);
 }
 #endif
 

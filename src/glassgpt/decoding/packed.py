@@ -1,14 +1,12 @@
 """bfloat16 matrices in 12 bits a number, which the C++ step reads instead (`packed.h`).
 
-They are a copy beside the matrices, with three quarters of their bytes: a prompt, a batch and PyTorch go on
-reading those. What is computed has the same bits.
+They are a copy beside the matrices, with three quarters of their bytes. For one or two rows the step reads
+the copy; for more, and in a prompt, the matrices are read. What is computed has the same bits.
 """
 
 import ctypes
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,17 +18,13 @@ from glassgpt.decoding.quantization import QuantizedLinear
 
 _MOST_ROWS = 2
 """With more of them at once, arithmetic takes longer than reading. As in products.h."""
-_LEAST_TOKENS = 64
+_LEAST_TOKENS = 128
 """To pack the weights for the first time takes about as long as is saved with so many."""
+_MOST_RARE = 1 / 8
+"""Of a matrix's groups: the rare ones are read twice."""
 
-
-@dataclass(frozen=True)
-class _Kept:
-    contents: list[Any]  # where each matrix lies, and a number that tells whether it has changed
-    copies: dict[int, Tensor]
-
-
-_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+Place = tuple[int, torch.Size]
+_copies: WeakKeyDictionary[nn.Module, dict[Place, Tensor]] = WeakKeyDictionary()
 _packing = threading.Lock()
 
 
@@ -39,12 +33,17 @@ def packing_pays(n_rows: int, n_tokens: int) -> bool:
     return n_rows <= _MOST_ROWS and n_tokens >= _LEAST_TOKENS
 
 
-def packed_matrices(model: nn.Module) -> dict[int, Tensor]:
-    """The packed copy of each matrix of a quantised `model` for which there is one, by its memory address.
+def place_of(matrix: Tensor) -> Place:
+    """Where it lies in memory, and its shape."""
+    return matrix.data_ptr(), matrix.shape
 
-    None are packed without registers of 512 bits, where unpacking takes as long as it saves. The first call
-    takes as long as some tens of tokens, and the copy is kept as long as the model. The next ones look
-    whether the weights are still the same, which takes as long as a token, and pack them again if not.
+
+def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
+    """The packed copy of each matrix of a model in bfloat16 (`quantize`), by its place, where there is one.
+
+    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor without the
+    memory for it. The copy is made in the first call, and kept as long as the model. Later calls compare it
+    with the weights, which takes as long as one or two tokens, and make it anew if they have changed.
     """
     matrices = [
         module.weight
@@ -56,42 +55,47 @@ def packed_matrices(model: nn.Module) -> dict[int, Tensor]:
     ]
     if not matrices:
         return {}
+    places = [place_of(matrix) for matrix in matrices]
     with _packing:
-        contents = [(matrix.data_ptr(), matrix.shape, _fingerprint(matrix)) for matrix in matrices]
-        kept = _kept.get(model)
-        if kept is None or kept.contents != contents:
-            _kept.pop(model, None)  # its memory is free for the next
-            kept = _kept[model] = _Kept(contents, _pack(matrices))
-    return kept.copies
+        kept = _copies.get(model)
+        if kept is None or list(kept) != places or not all(map(_is_packed, matrices, kept.values())):
+            _copies.pop(model, None)  # its memory is free for the next
+            try:
+                kept = _copies[model] = dict(zip(places, _pack(matrices), strict=True))
+            except RuntimeError:  # no memory for a copy, without which all is as right, and slower
+                return {}
+        return {place: copy for place, copy in kept.items() if copy.numel()}
 
 
-def _pack(matrices: Sequence[Tensor]) -> dict[int, Tensor]:
-    sizes = [torch.empty(_packed_bytes(matrix), dtype=torch.uint8, device="cpu") for matrix in matrices]
-    copies = side_by_side(sizes)
+def _pack(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Their copies; nothing in place of one that would be read too seldom."""
+    byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
+    copies = side_by_side([byte.expand(_packed_bytes(matrix)) for matrix in matrices])
+    packed = []
     for matrix, copy in zip(matrices, copies, strict=True):
-        library().glassgpt_pack(
-            ctypes.c_void_p(matrix.data_ptr()),
-            *map(ctypes.c_int64, matrix.shape),
-            ctypes.c_void_p(copy.data_ptr()),
-            ctypes.c_int32(torch.get_num_threads()),
-        )
-    return {matrix.data_ptr(): copy for matrix, copy in zip(matrices, copies, strict=True)}
+        n_rare = _call("glassgpt_pack", matrix, copy)
+        packed.append(copy if n_rare <= _MOST_RARE * matrix.numel() / 128 else copy[:0])
+    return packed
+
+
+def _is_packed(matrix: Tensor, copy: Tensor) -> bool:
+    return not copy.numel() or bool(_call("glassgpt_is_packed", matrix, copy))
 
 
 def _packed_bytes(matrix: Tensor) -> int:
-    count = library().glassgpt_packed_bytes
-    count.restype = ctypes.c_int64
-    return int(count(*map(ctypes.c_int64, matrix.shape)))
+    function = library().glassgpt_packed_bytes
+    function.restype = ctypes.c_int64
+    return int(function(*map(ctypes.c_int64, matrix.shape)))
 
 
-def _fingerprint(matrix: Tensor) -> int:
-    """Of a matrix whose bytes are whole lines of the cache, as all are that the step takes."""
-    of = library().glassgpt_fingerprint
-    of.restype = ctypes.c_uint64
+def _call(name: str, matrix: Tensor, copy: Tensor) -> int:
+    function = getattr(library(), name)
+    function.restype = ctypes.c_int64
     return int(
-        of(
+        function(
             ctypes.c_void_p(matrix.data_ptr()),
-            ctypes.c_int64(matrix.nbytes),
+            *map(ctypes.c_int64, matrix.shape),
+            ctypes.c_void_p(copy.data_ptr()),
             ctypes.c_int32(torch.get_num_threads()),
         )
     )

@@ -143,8 +143,8 @@ def _is_ours(*tensors: Tensor) -> bool:
         and not torch.is_grad_enabled()  # there is no derivative
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
-        and why_no_library() is None
         and is_x86()  # on Arm nobody has compared the two
+        and why_no_library() is None
     )
 
 

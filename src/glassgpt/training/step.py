@@ -45,13 +45,14 @@ class TrainStep:
         # Autocast keeps what it has rounded until it is left altogether. Within another one, that is the end
         # of the step: weights are rounded once for all micro-batches (the head's in the loss, each time), and
         # gradients add up in float32.
-        with torch.autocast(device.type, enabled=False), self._few_rows_apart():
+        with torch.autocast(device.type, enabled=False):
             for batch in micro_batches:
                 token_ids, targets = (_send(part, device) for part in batch)
-                with self.execution.autocast(), self._kernels():
-                    # All micro-batches have the same number of tokens: the mean of means is the mean.
-                    part = self.loss_of(token_ids, targets) / n_micro_batches
-                part.backward()
+                with self._few_rows_apart():
+                    with self.execution.autocast(), self._kernels():
+                        # All micro-batches have the same number of tokens: the mean of means is the mean.
+                        part = self.loss_of(token_ids, targets) / n_micro_batches
+                    part.backward()
                 loss += part.detach()
         grad_norm = clip_gradients(self.model.parameters(), self.config.optimizer.grad_clip)
         set_learning_rate(self.optimizer, lr_share)
@@ -66,14 +67,16 @@ class TrainStep:
 
     def _few_rows_apart(self) -> contextlib.AbstractContextManager[object]:
         """Inside, the token embedding's gradient is the rows that were looked up, not a matrix of zeros with
-        these among them, and it is added to the head's, which is a whole matrix, only at the end.
+        these among them; behind it they are added to the head's, which is a whole matrix.
 
         GPT-2 124M's has 38.6 million numbers, to be written, read and added: some percent of a step on a CPU.
         """
-        model = self.model
-        is_added = model.head.weight is model.token_embedding.weight
+        weight = self.model.token_embedding.weight
+        is_added = self.model.head.weight is weight
+        if weight._backward_hooks or weight._post_accumulate_grad_hooks:
+            is_added = False  # whoever looks at the gradient wants the whole of it
         if is_added and self.execution.device.type == "cpu" and not self.execution.compiled:
-            return _apart(model.token_embedding)
+            return _apart(self.model.token_embedding)
         return contextlib.nullcontext()
 
 
@@ -87,7 +90,8 @@ def _apart(embedding: nn.Embedding) -> Iterator[None]:
         yield
     finally:
         embedding.weight, embedding.sparse = weight, sparse
-    if rows.grad is not None and weight.grad is not None:
+    if rows.grad is not None:
+        assert weight.grad is not None  # the head's
         weight.grad += rows.grad
 
 
