@@ -19,10 +19,10 @@ constexpr int64_t GROUP = 8 * WIDTH;    // weights: four registers of them
 constexpr int64_t PACKED = 12 * WIDTH;  // bytes: a register of twice four bits, two of lower bytes
 constexpr int64_t TABLE = 16;
 
-// A matrix of bfloat16 numbers in one piece of memory: the table, whether each group is rare, and the groups. What is
-// beyond a row's last whole group is not packed.
 constexpr int64_t flags_bytes(int64_t rows, int64_t n_groups) { return (rows * n_groups + LINE - 1) / LINE * LINE; }
 
+// A matrix of bfloat16 numbers in one piece of memory: the table, a flag for each group that is rare, and the groups.
+// What is beyond a row's last whole group is not packed.
 template <typename Byte>
 struct Packed {
     int64_t n_groups;  // of a row

@@ -20,6 +20,8 @@ _MOST_ROWS = 2
 """With more of them at once, arithmetic takes longer than reading. As in products.h."""
 _LEAST_TOKENS = 128
 """To pack the weights for the first time takes about as long as is saved with so many."""
+_GROUP = 128
+"""Weights that are packed together, where registers have 512 bits. As in packed.h."""
 _MOST_RARE = 1 / 8
 """Of a matrix's groups: the rare ones are read twice."""
 
@@ -74,7 +76,7 @@ def _pack(matrices: Sequence[Tensor]) -> list[Tensor]:
     packed = []
     for matrix, copy in zip(matrices, copies, strict=True):
         n_rare = _call("glassgpt_pack", matrix, copy)
-        packed.append(copy if n_rare <= _MOST_RARE * matrix.numel() / 128 else copy[:0])
+        packed.append(copy if n_rare <= _MOST_RARE * matrix.numel() / _GROUP else copy[:0])
     return packed
 
 

@@ -40,28 +40,35 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
     }
 }
 
-// Memory is asked for early, a line of each row for each one read: of FAR rows 1 KB of each ahead, into the second
-// level of the cache. Rows that touch are one run for memory, and are asked for in that order, N ahead.
+// Memory is asked for early, into the second level of the cache: of rows that lie FAR apart, a line of each for each
+// one read, 1 KB ahead.
 constexpr int64_t AHEAD = 1024;
 
+// Of rows that touch, the N behind them. Each block of activations that these are multiplied with asks for some: number
+// `first` and each `step`th after it. With all asked for by the first block, its activations would wait behind them.
+template <typename Weight>
+struct Behind {
+    const Weight* rows;
+    int64_t first, step;
+};
+
 template <bool FAR, int N, typename Weight>
-void prefetch(const Weight* w, int64_t apart, const Weight* next, int64_t i) {
-    constexpr int64_t IN_LINE = LINE / sizeof(Weight);
-    if (4 * WIDTH < LINE && i % IN_LINE) return;
-    for (int j = 0; j < N; j++) {
-        if (FAR)
-            __builtin_prefetch(w + j * apart + i + AHEAD / int64_t(sizeof(Weight)), 0, 2);
-        else
-            __builtin_prefetch(next + N * i + j * IN_LINE, 0, 2);
+void prefetch(const Weight* w, int64_t apart, const Behind<Weight>& behind, int64_t i) {
+    if (4 * WIDTH < LINE && i % int64_t(LINE / sizeof(Weight))) return;
+    if constexpr (FAR) {
+        for (int j = 0; j < N; j++) __builtin_prefetch(w + j * apart + i + AHEAD / int64_t(sizeof(Weight)), 0, 2);
+    } else {
+        for (int64_t j = behind.first; j < N; j += behind.step) __builtin_prefetch(behind.rows + j * apart + i, 0, 2);
     }
 }
 
-// The rows of weights lie `apart` numbers from one another; the next ones begin at `next`.
+// The rows of weights lie `apart` numbers from one another.
 template <bool FAR, int N, int ROWS>
-void dots(const float* w, int64_t apart, const float* x, int64_t n, const float* next, float (&y)[N][ROWS]) {
+void dots(const float* w, int64_t apart, const float* x, int64_t n, const Behind<float>& behind,
+          float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n; i += WIDTH) {
-        prefetch<FAR, N>(w, apart, next, i);
+        prefetch<FAR, N>(w, apart, behind, i);
         if constexpr (FUSED && 1 < N && N < ROWS) {  // the weights stay in registers, and each activation is loaded once
             Vector weights[N];
             for (int j = 0; j < N; j++) weights[j] = in_register(load(w + j * apart + i));
@@ -86,11 +93,11 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const float*
 // Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
 // mask: so `x` holds the activations with even indices first, then those with odd ones.
 template <bool FAR, int N, int ROWS>
-void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const uint16_t* next,
+void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const Behind<uint16_t>& behind,
           float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += WIDTH) {
-        prefetch<FAR, N>(w, apart, next, 2 * i);
+        prefetch<FAR, N>(w, apart, behind, 2 * i);
         Vector even[ROWS], odd[ROWS];
         for (int row = 0; row < ROWS; row++) {
             even[row] = load(x + row * n + i);
@@ -171,11 +178,11 @@ void dots(const Packed<const uint8_t>& packed, const uint16_t* w, int64_t row, i
 
 // The same with two 8-bit numbers in a 16-bit word.
 template <bool FAR, int N, int ROWS>
-void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const int8_t* next,
+void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const Behind<int8_t>& behind,
           int32_t (&y)[N][ROWS]) {
     Integers total[N][ROWS] = {};
     for (int64_t i = 0; i < n / 2; i += 2 * WIDTH) {
-        prefetch<FAR, N>(w, apart, next, 2 * i);
+        prefetch<FAR, N>(w, apart, behind, 2 * i);
         for (int j = 0; j < N; j++) {
             const Shorts pairs = load_shorts(w + j * apart + 2 * i);
             const Shorts first = (pairs << 8) >> 8, second = pairs >> 8;
@@ -252,10 +259,11 @@ struct Worker {
     template <bool FAR, typename Weight, int N, typename Activation, typename Write>
     void block_of_rows(const Matrix& m, int64_t j, int64_t apart, const Activation* x, Write write) {
         const int64_t n = m.columns;
-        const auto w = static_cast<const Weight*>(m.weight) + j * n, next = w + N * n;
+        const auto w = static_cast<const Weight*>(m.weight) + j * n;
         const auto block = [&](auto rows, int64_t row) {
             decltype(Weight{} * Activation{}) y[N][rows];
-            const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, next, y); };
+            const Behind<Weight> behind{w + N * n, row / 4, (n_rows + 3) / 4};
+            const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, behind, y); };
             if constexpr (PACKS && FAR && N == 4 && rows < 3 && std::is_same_v<Weight, uint16_t>) {
                 if (m.packed)
                     dots(Packed<const uint8_t>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
