@@ -44,7 +44,10 @@ def weights_read(numbers: str) -> Bound:
     """All weights but the position embeddings; the token embeddings are the head, too."""
     parameters = count_parameters(gpt2("124M"))
     n_read = parameters.total - parameters.position_embedding
-    return Bound(READ, n_read * BYTES[numbers], f"{n_read / 1e6:.1f}M weights a token in {numbers}")
+    what = f"{n_read / 1e6:.1f}M weights a token in {numbers}"
+    if numbers == "bfloat16":
+        what += ", 16 bits each, of which ours reads 12 where registers have 512 bits"
+    return Bound(READ, n_read * BYTES[numbers], what)
 
 
 def row(name: str, what: str, numbers: str, task: Task, sides: tuple[Side, ...], **more: Any) -> Row:
