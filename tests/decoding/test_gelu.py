@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from glassgpt.decoding import DifferentiableGELU, gelu
-from glassgpt.decoding.build import library
-from tests.decoding.models import needs_library
+from tests.decoding.models import CountedLibrary, needs_library
 
 pytestmark = needs_library
 
@@ -16,13 +15,7 @@ pytestmark = needs_library
 def calls(monkeypatch):
     """The names of the library's functions that were called."""
     names = []
-
-    class Counting:
-        def __getattr__(self, name):
-            names.append(name)
-            return getattr(library(), name)
-
-    monkeypatch.setattr(gelu, "library", Counting)
+    monkeypatch.setattr(gelu, "library", lambda: CountedLibrary(names))
     monkeypatch.setattr(gelu, "is_x86", lambda: True)
     monkeypatch.setattr(gelu, "_LEAST_NUMBERS", 0)
     return names

@@ -14,9 +14,8 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glassgpt.decoding import PromptKernels, gelu, prompt
-from glassgpt.decoding.build import library
 from glassgpt.generation import SamplingConfig, generate
-from tests.decoding.models import a_model, needs_library
+from tests.decoding.models import CountedLibrary, a_model, needs_library
 
 pytestmark = needs_library
 
@@ -25,15 +24,8 @@ pytestmark = needs_library
 def calls(monkeypatch):
     """The names of the library's functions that were called, but for the one that computes nothing."""
     names = []
-
-    class Counting:
-        def __getattr__(self, name):
-            if name != "glassgpt_panel":
-                names.append(name)
-            return getattr(library(), name)
-
     for module in (prompt, gelu):
-        monkeypatch.setattr(module, "library", Counting)
+        monkeypatch.setattr(module, "library", lambda: CountedLibrary(names))
     return names
 
 
