@@ -47,7 +47,7 @@ def a_model(**fields) -> GPT:
 
 
 class CountedLibrary:
-    """The C++ library, which notes which of its functions are called, but for the one that computes nothing."""
+    """The C++ library, which notes what is called of it, but for the one function that computes nothing."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
