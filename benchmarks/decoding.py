@@ -46,7 +46,7 @@ def weights_read(numbers: str) -> Bound:
     n_read = parameters.total - parameters.position_embedding
     what = f"{n_read / 1e6:.1f}M weights a token in {numbers}"
     if numbers == "bfloat16":
-        what += ", 16 bits each, of which ours reads 12 where registers have 512 bits"
+        what += ", as 16 bits each: ours may pack them into 12 before the first token, and that is not timed"
     return Bound(READ, n_read * BYTES[numbers], what)
 
 

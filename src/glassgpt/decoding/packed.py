@@ -43,27 +43,31 @@ def place_of(matrix: Tensor) -> Place:
 def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
     """The packed copy of each matrix of a model in bfloat16 (`quantize`), by its place, where there is one.
 
-    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor without the
-    memory for it. The copy is made in the first call, and kept as long as the model. Later calls compare it
-    with the weights, which takes as long as one or two tokens, and make it anew if they have changed.
+    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor where the system
+    refuses the memory. The copy is made in the first call, and kept as long as the model. Later calls compare
+    it with the weights, which takes as long as some tokens, and make it anew if they have changed.
     """
-    matrices = [
-        module.weight
+    matrices = {
+        place_of(module.weight): module.weight
         for module in model.modules()
         if isinstance(module, QuantizedLinear)
         and module.weight.dtype == torch.bfloat16
         and module.weight.is_contiguous()
         and _packed_bytes(module.weight)
-    ]
+    }
     if not matrices:
         return {}
-    places = [place_of(matrix) for matrix in matrices]
     with _packing:
         kept = _copies.get(model)
-        if kept is None or list(kept) != places or not all(map(_is_packed, matrices, kept.values())):
-            _copies.pop(model, None)  # its memory is free for the next
+        if (
+            kept is None
+            or kept.keys() != matrices.keys()
+            or not all(_is_packed(matrices[place], copy) for place, copy in kept.items())
+        ):
+            kept = None
+            _copies.pop(model, None)  # its memory is free for the next, if no step is reading it
             try:
-                kept = _copies[model] = dict(zip(places, _pack(matrices), strict=True))
+                kept = _copies[model] = dict(zip(matrices, _pack([*matrices.values()]), strict=True))
             except RuntimeError:  # no memory for a copy, without which all is as right, and slower
                 return {}
         return {place: copy for place, copy in kept.items() if copy.numel()}
