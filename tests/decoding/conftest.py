@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from glassgpt.decoding import build, why_no_library
+from glassgpt.decoding import build
+from tests.decoding.models import compiled_with
 
 # The compiler's flags, and how many keys there are in a panel then.
 SHORTER = {
@@ -27,10 +28,6 @@ def panels_of_this_processor() -> set[int]:
 def registers(request):
     """Every test once with all that this processor has, and once with each shorter length of registers."""
     flags, panels = SHORTER.get(request.param, ([], panels_of_this_processor()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_FLAGS", [*build._FLAGS, *flags])
-        build._library.cache_clear()
-        assert why_no_library() is None
+    with compiled_with(flags):
         assert build.library().glassgpt_panel() in panels
         yield
-    build._library.cache_clear()

@@ -1,5 +1,7 @@
 """Small models of every kind that the C++ step serves, with weights large enough for mistakes to show."""
 
+import contextlib
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -44,6 +46,17 @@ def a_model(**fields) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) / 8)
     return model
+
+
+@contextlib.contextmanager
+def compiled_with(flags: list[str]) -> Iterator[None]:
+    """Inside, the C++ library is one that was compiled with these flags, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_FLAGS", [*build._FLAGS, *flags])
+        build._library.cache_clear()
+        assert why_no_library() is None
+        yield
+    build._library.cache_clear()
 
 
 class CountedLibrary:

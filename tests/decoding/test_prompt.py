@@ -34,13 +34,18 @@ IS_X86 = prompt.is_x86
 
 @pytest.fixture(autouse=True)
 def on_any_processor(monkeypatch):
-    monkeypatch.setattr(prompt, "is_x86", lambda: True)
+    say_that_this_is_x86(monkeypatch, True)
+
+
+def say_that_this_is_x86(monkeypatch, answer):
+    for module in (prompt, gelu):
+        monkeypatch.setattr(module, "is_x86", lambda: answer)
 
 
 @pytest.fixture
 def however_little(monkeypatch):
     monkeypatch.setattr(prompt, "_LEAST_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(prompt, "_LEAST_NUMBERS", 0)
+    monkeypatch.setattr(gelu, "_LEAST_NUMBERS", 0)
 
 
 def heads(B: int, T: int, n_heads: tuple[int, ...], Dh: int) -> list[torch.Tensor]:
@@ -184,10 +189,10 @@ def test_what_the_library_cannot_or_should_not_do_is_left_to_pytorch(calls, monk
             attend(), gelu()
             assert not calls
             monkeypatch.delenv("GLASSGPT_NATIVE")
-            monkeypatch.setattr(prompt, "is_x86", lambda: False)
+            say_that_this_is_x86(monkeypatch, False)
             attend(), gelu()
             assert not calls
-            monkeypatch.setattr(prompt, "is_x86", lambda: True)
+            say_that_this_is_x86(monkeypatch, True)
             attend(), gelu()
             assert calls == ["glassgpt_attention", "glassgpt_gelu"]
 

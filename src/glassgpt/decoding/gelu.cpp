@@ -6,7 +6,7 @@
 
 namespace {
 
-// y[i] = f(x[i], …): a register full of each at a time, and of the last ones with what else is in it.
+// y[i] = f(x[i], …), a register full of each at a time; the last ones share theirs with zeros.
 template <typename Number, typename Function, typename... Inputs>
 void map(Function f, Number* y, int64_t n, int32_t n_threads, const Inputs*... x) {
 #pragma omp parallel for num_threads(n_threads) schedule(static)

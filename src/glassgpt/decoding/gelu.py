@@ -38,20 +38,21 @@ class DifferentiableGELU(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if function is F.gelu and _is_ours(*args, **(kwargs or {})):
+        if function is F.gelu and is_for_cpp(*args, **(kwargs or {})):
             return _GELU.apply(args[0] if args else kwargs["input"])
         return function(*args, **(kwargs or {}))
 
 
-def _is_ours(input: Tensor, approximate: str = "none", out: Tensor | None = None) -> bool:
+def is_for_cpp(input: Tensor, approximate: str = "none", out: Tensor | None = None) -> bool:
+    """Whether `gelu` computes what F.gelu would, and sooner."""
     return (
         approximate == "tanh"
         and out is None
+        and not torch.jit.is_tracing()  # how many numbers there are would be none then
+        and not torch.compiler.is_compiling()
         and is_plain(input, tuple(_NAMES))
         and input.numel() >= max(1, _LEAST_NUMBERS)
         and input.is_contiguous()
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
         and is_x86()  # on Arm nobody has compared the two
         and why_no_library() is None
     )

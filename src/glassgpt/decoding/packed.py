@@ -6,7 +6,6 @@ the copy; for more, and in a prompt, the matrices are read. What is computed has
 
 import ctypes
 import threading
-from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -66,22 +65,21 @@ def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
         ):
             kept = None
             _copies.pop(model, None)  # its memory is free for the next, if no step is reading it
+            byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
             try:
-                kept = _copies[model] = dict(zip(matrices, _pack([*matrices.values()]), strict=True))
-            except RuntimeError:  # no memory for a copy, without which all is as right, and slower
+                room = side_by_side([byte.expand(_packed_bytes(matrix)) for matrix in matrices.values()])
+            except RuntimeError:  # PyTorch got none; without a copy all is as right, and slower
                 return {}
+            kept = _copies[model] = {
+                place: _pack(matrices[place], copy) for place, copy in zip(matrices, room, strict=True)
+            }
         return {place: copy for place, copy in kept.items() if copy.numel()}
 
 
-def _pack(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Their copies; nothing in place of one that would be read too seldom."""
-    byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
-    copies = side_by_side([byte.expand(_packed_bytes(matrix)) for matrix in matrices])
-    packed = []
-    for matrix, copy in zip(matrices, copies, strict=True):
-        n_rare = _call("glassgpt_pack", matrix, copy)
-        packed.append(copy if n_rare <= _MOST_RARE * matrix.numel() / _GROUP else copy[:0])
-    return packed
+def _pack(matrix: Tensor, copy: Tensor) -> Tensor:
+    """The copy, filled; nothing in place of one that would be read too seldom."""
+    n_rare = _call("glassgpt_pack", matrix, copy)
+    return copy if n_rare <= _MOST_RARE * matrix.numel() / _GROUP else copy[:0]
 
 
 def _is_packed(matrix: Tensor, copy: Tensor) -> bool:

@@ -117,7 +117,7 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const Beh
 }
 
 #if defined(__AVX512BW__)
-// The same sums in the same order, with packed weights. Of rare groups, and of a row's end, `w` has them, where the
+// The same sums of bfloat16 numbers, in the same order, with packed weights. Of rare groups, and of a row's end, `w` has them, where the
 // matrix begins; here the rows are `row`, `row` + `apart`, ….
 template <int N, int ROWS>
 void dots(const Packed<const uint8_t>& packed, const uint16_t* w, int64_t row, int64_t apart, const float* x,
@@ -176,7 +176,7 @@ void dots(const Packed<const uint8_t>& packed, const uint16_t* w, int64_t row, i
 }
 #endif
 
-// The same with two 8-bit numbers in a 16-bit word.
+// Two 8-bit numbers are loaded as one 16-bit word, as two bfloat16 numbers are as one of 32.
 template <bool FAR, int N, int ROWS>
 void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const Behind<int8_t>& behind,
           int32_t (&y)[N][ROWS]) {

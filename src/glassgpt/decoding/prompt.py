@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.backends.cuda import flash_sdp_enabled
 
 from glassgpt.decoding.build import library, why_no_library
-from glassgpt.decoding.gelu import gelu
+from glassgpt.decoding.gelu import gelu, is_for_cpp
 from glassgpt.decoding.products import OneDNNProducts, is_plain
 from glassgpt.hardware import is_x86
 
 _LEAST_MULTIPLICATIONS = 2**20
-_LEAST_NUMBERS = 2**16
-"""Below these PyTorch has finished before Python has looked at everything."""
+"""Below this PyTorch has finished before Python has looked at everything."""
 _QUERIES = 6
 """As in prompt.cpp."""
 _LARGE_PIECE = 31 * 2**20
@@ -37,7 +36,8 @@ class _Attention(ctypes.Structure):
 
 class PromptKernels(OneDNNProducts):
     """Inside `with PromptKernels():` causal attention without a mask or dropout, and the tanh form of GELU,
-    are computed in C++ where that is there and faster; large linear layers by oneDNN. In float32 on a CPU.
+    are computed in C++ where that is there and faster; large linear layers by oneDNN. In float32 on a CPU,
+    and GELU in bfloat16, too.
 
     The same numbers but for their rounding. All else is left as it is: other types and devices, little work,
     autocast, subclasses of tensors, and whatever is to be differentiated.
@@ -128,13 +128,11 @@ def _attention(
     return mixed.transpose(1, 2)
 
 
-def _gelu(input: Tensor, approximate: str = "none", out: Tensor | None = None) -> Tensor | None:
+def _gelu(*args: Any, **kwargs: Any) -> Tensor | None:
     """`gelu`, or None where it is PyTorch's business."""
-    if approximate != "tanh" or out is not None or not _is_ours(input):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not is_for_cpp(*args, **kwargs):
         return None
-    if input.numel() < max(1, _LEAST_NUMBERS) or not input.is_contiguous():
-        return None
-    return gelu(input)
+    return gelu(args[0] if args else kwargs["input"])
 
 
 def _is_ours(*tensors: Tensor) -> bool:

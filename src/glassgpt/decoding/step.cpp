@@ -76,9 +76,6 @@ void normalise(const Model& model, const Norm& norm, const Numbers<float>& x, Nu
 
 // ── Attention of one new token ──────────────────────────────────────────────────────────────────────────
 
-void put(float& place, float x) { place = x; }
-void put(uint16_t& place, float x) { place = rounded(x); }
-
 void rotate(float* head, const float* cosine, const float* sine, int64_t d_head) {
     for (int64_t i = 0; i < d_head / 2; i++) {
         const float first = head[i], second = head[i + d_head / 2];
@@ -114,9 +111,9 @@ void attend(const Model& model, const Step& step, int64_t layer, int64_t row, in
         rotate(key, cosine, sine, d);
         for (int64_t h = 0; h < n_queries; h++) rotate(query + h * d, cosine, sine, d);
     }
-    for (int64_t i = 0; i < d; i++) {
-        put(keys[column * d + i], key[i]);
-        put(values[column * d + i], value[i]);
+    for (int64_t i = 0; i < d; i += WIDTH) {
+        store(keys + column * d + i, load(key + i));
+        store(values + column * d + i, load(value + i));
     }
 
     int64_t oldest = column - position(step, row, t);  // padding, too, sees itself: its position is 0

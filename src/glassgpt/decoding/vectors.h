@@ -199,33 +199,28 @@ Vector exponential(Vector x) {
 
 Vector sigmoid(Vector x) { return 1 / (1 + exponential(-x)); }
 
-uint16_t rounded(float number) {  // to the nearest bfloat16, ties to even; what is no number stays none
-    uint32_t word;
-    std::memcpy(&word, &number, 4);
-    if (std::isnan(number)) return 0x7fc0;
-    return uint16_t((word + 0x7fff + (word >> 16 & 1)) >> 16);
-}
-
-void store(uint16_t* p, Vector v) {  // rounded, all at once
-    uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+void store(uint16_t* p, Vector v) {  // rounded to the nearest bfloat16, ties to even; what is no number stays none
+    typedef uint16_t Halves __attribute__((vector_size(2 * WIDTH)));
     Words words;
     std::memcpy(&words, &v, sizeof words);
     words = v == v ? (words + 0x7fff + (words >> 16 & 1)) >> 16 : 0x7fc0 + Words{};
-    halves = __builtin_convertvector(words, decltype(halves));
+    const Halves halves = __builtin_convertvector(words, Halves);
     std::memcpy(p, &halves, sizeof halves);
 }
 
-// gelu: x / 2 · (1 + tanh u) = x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³); all but 0 below −30
+// gelu: x / 2 · (1 + tanh u) = x · s with s = sigmoid(2u), u = √(2/π) (x + 0.044715 x³); all but 0 below −30
+Vector gelu_share(Vector x) { return sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
+
 Vector gelu(Vector x) {
     x = x < -30.0f ? -30.0f - Vector{} : x;
-    return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
+    return x * gelu_share(x);
 }
 
-// Its derivative, with s = sigmoid(2u): s + x s (1 − s) 2u'. Beyond 30 it is 0 or 1.
+// Its derivative: s + x s (1 − s) 2u'. Beyond 30 it is 0 or 1.
 Vector gelu_slope(Vector x) {
     x = x < -30.0f ? -30.0f - Vector{} : x;
     x = x > 30.0f ? 30.0f - Vector{} : x;
-    const Vector s = sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
+    const Vector s = gelu_share(x);
     return s + x * s * (1 - s) * 1.5957691216f * (1 + 0.134145f * x * x);
 }
 

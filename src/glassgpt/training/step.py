@@ -29,6 +29,7 @@ class TrainStep:
             return linear_cross_entropy(model.hidden(token_ids), model.head.weight, targets)
 
         self.model, self.config, self.execution = model, config, execution
+        self.runs_plainly = execution.device.type == "cpu" and not execution.compiled
         self.optimizer = make_optimizer(model, config.optimizer)
         self.loss_of = torch.compile(loss_of, dynamic=False) if execution.compiled else loss_of
 
@@ -62,8 +63,7 @@ class TrainStep:
 
     def _kernels(self) -> contextlib.AbstractContextManager[object]:
         """Inside, what is faster on this device than PyTorch's own, which a compiler would not look into."""
-        ours = self.execution.device.type == "cpu" and not self.execution.compiled
-        return DifferentiableGELU() if ours else contextlib.nullcontext()
+        return DifferentiableGELU() if self.runs_plainly else contextlib.nullcontext()
 
     def _few_rows_apart(self) -> contextlib.AbstractContextManager[object]:
         """Inside, the token embedding's gradient is the rows that were looked up, not a matrix of zeros with
@@ -71,12 +71,11 @@ class TrainStep:
 
         GPT-2 124M's has 38.6 million numbers, to be written, read and added: some percent of a step on a CPU.
         """
-        weight = self.model.token_embedding.weight
-        is_added = self.model.head.weight is weight
-        if weight._backward_hooks or weight._post_accumulate_grad_hooks:
-            is_added = False  # whoever looks at the gradient wants the whole of it
-        if is_added and self.execution.device.type == "cpu" and not self.execution.compiled:
-            return _apart(self.model.token_embedding)
+        embedding, weight = self.model.token_embedding, self.model.head.weight
+        # Whoever has hooked on to the gradient wants the whole of it.
+        has_hooks = weight._backward_hooks or weight._post_accumulate_grad_hooks
+        if self.runs_plainly and embedding.weight is weight and not has_hooks:
+            return _apart(embedding)
         return contextlib.nullcontext()
 
 
