@@ -215,7 +215,8 @@ class NativeStep:
         """The logits of what follows each of `token_ids`, in float32: T = `n_new` neighbouring tokens of the
         first of the cache's rows, then those of the second, ….
 
-        Reads the tokens into the cache; one after the other they would get the same bits. Raises
+        Reads the tokens into the cache; one after the other they would get the same bits, unless 24 or more
+        of them meet bfloat16 weights where tiles multiply these (`tile_products.h`). Raises
         GenerationError when the cache is full, of another model's shape, or of another type than float32 and
         bfloat16, for a token outside the vocabulary, and where the step has too little memory.
 

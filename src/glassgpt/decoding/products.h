@@ -6,6 +6,8 @@
 #pragma once
 
 #include "packed.h"
+#include "prefetch.h"
+#include "tile_products.h"
 #include "vectors.h"
 
 namespace {
@@ -37,28 +39,6 @@ void add_up(const Sum (&total)[N][ROWS], Number (&y)[N][ROWS]) {
 #pragma GCC unroll 4
             for (int row = 0; row < ROWS; row++) y[j][row] = sum(total[j][row]);
         }
-    }
-}
-
-// Memory is asked for early, into the second level of the cache: of rows that lie FAR apart, a line of each for each
-// one read, 1 KB ahead.
-constexpr int64_t AHEAD = 1024;
-
-// Of rows that touch, the N behind them. Each block of activations that these are multiplied with asks for some: number
-// `first` and each `step`th after it. With all asked for by the first block, its activations would wait behind them.
-template <typename Weight>
-struct Behind {
-    const Weight* rows;
-    int64_t first, step;
-};
-
-template <bool FAR, int N, typename Weight>
-void prefetch(const Weight* w, int64_t apart, const Behind<Weight>& behind, int64_t i) {
-    if (4 * WIDTH < LINE && i % int64_t(LINE / sizeof(Weight))) return;
-    if constexpr (FAR) {
-        for (int j = 0; j < N; j++) __builtin_prefetch(w + j * apart + i + AHEAD / int64_t(sizeof(Weight)), 0, 2);
-    } else {
-        for (int64_t j = behind.first; j < N; j += behind.step) __builtin_prefetch(behind.rows + j * apart + i, 0, 2);
     }
 }
 
@@ -199,13 +179,17 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const Beh
 
 struct Worker {
     int64_t n_rows, index = 0, count = 1;
-    Numbers<float> split, scale;
+    bool has_tiles;
+    TileProducts by_tiles;
+    Numbers<float> split, scale, inverse;
     Numbers<int16_t> whole;
 
     // With all the memory that products of matrices with up to `widest` columns need.
-    Worker(int64_t n_rows, int64_t widest) : n_rows(n_rows) {
+    Worker(int64_t n_rows, int64_t widest, bool has_tiles)
+        : n_rows(n_rows), has_tiles(has_tiles), by_tiles(n_rows, widest) {
         split.reserve(n_rows * widest);
         scale.reserve(n_rows);
+        inverse.reserve(n_rows);
         whole.reserve(n_rows * widest);
     }
 
@@ -217,25 +201,40 @@ struct Worker {
         return {start(index), start(index + 1)};
     }
 
-    // write(row, j, y) with y = weight[j] · x[row] + bias[j], for this thread's share of j. `x` is
-    // (n_rows, columns).
+    // write(row, j, y) with y = weight[j] · x[row] + bias[j], for this thread's share of j; or with a Vector of those of
+    // neighbouring j. `x` is (n_rows, columns).
     template <typename Write>
     void project(const Matrix& m, const float* x, Write write) {
-        const auto bias = [&](int64_t j) { return m.bias ? m.bias[j] : 0.0f; };
-        const auto biased = [&](int64_t row, int64_t j, float y) { write(row, j, y + bias(j)); };
+        const auto biased = [&](int64_t row, int64_t j, auto y) {
+            write(row, j, m.bias ? y + load_as<decltype(y)>(m.bias + j) : y);
+        };
+        // Written as one instruction, so that no compiler rounds the product in one block and not in another: a row
+        // gets the same logits in any batch, and by tiles.
+        const auto scaled = [&](int64_t row, int64_t j, auto whole) {
+            const auto y = as_float(whole);
+            typedef std::remove_const_t<decltype(y)> Number;
+            const Number bias = m.bias ? load_as<Number>(m.bias + j) : Number{};
+            write(row, j, multiply_add(y, scale[row] * load_as<Number>(m.scale + j), bias));
+        };
         if (m.format == FLOAT32) {
             products<float>(m, x, biased);
         } else if (m.format == BFLOAT16) {
+            if (has_tiles && n_rows >= FloatTiles::LEAST)
+                return tile_products<FloatTiles, uint16_t>(m, x, biased);
             split_pairs(x, m.columns);
             products<uint16_t>(m, split.data(), biased);
         } else {
-            round_pairs(x, m.columns, m.largest);
-            // Written as fma, so that no compiler rounds the product in one block and not in another: a row
-            // gets the same logits in any batch.
-            products<int8_t>(m, whole.data(), [&](int64_t row, int64_t j, int32_t y) {
-                write(row, j, std::fma(float(y), scale[row] * m.scale[j], bias(j)));
-            });
+            find_scales(x, m.columns, m.largest);
+            if (has_tiles && n_rows >= ByteTiles::LEAST) return tile_products<ByteTiles, int8_t>(m, x, scaled);
+            round_pairs(x, m.columns);
+            products<int8_t>(m, whole.data(), scaled);
         }
+    }
+
+    template <typename Kind, typename Weight, typename Write>
+    void tile_products(const Matrix& m, const float* x, Write write) {
+        const auto [first, last] = share(m.rows);
+        by_tiles.project<Kind>(static_cast<const Weight*>(m.weight), first, last, m.columns, x, inverse.data(), write);
     }
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read
@@ -294,24 +293,30 @@ struct Worker {
         }
     }
 
-    void round_pairs(const float* x, int64_t n, float limit) {
-        whole.resize(n_rows * n);
-        scale.resize(n_rows);
+    // What each row is to be multiplied with to fill 16 bits up to `limit`, and its results afterwards.
+    void find_scales(const float* x, int64_t n, float limit) {
+        scale.resize(n_rows), inverse.resize(n_rows);
         for (int64_t row = 0; row < n_rows; row++) {
-            const float* in = x + row * n;
             Vector largest = {}, zeros = {};  // 0 · x is no zero where x is infinite or no number
-            for (int64_t i = 0; i < n; i += WIDTH) {
-                const Vector v = load(in + i), size = v < 0 ? -v : v;
+            for (int64_t i = row * n; i < row * n + n; i += WIDTH) {
+                const Vector v = load(x + i), size = v < 0 ? -v : v;
                 largest = size > largest ? size : largest;
                 zeros += v * 0;
             }
             const float size = maximum(largest), zero = sum(zeros);
             scale[row] = size / limit + zero;
-            const float inverse = size > 1e-30f && zero == 0 ? limit / size : 0;  // less is as good as 0
+            inverse[row] = size > 1e-30f && zero == 0 ? limit / size : 0;  // less is as good as 0
+        }
+    }
+
+    void round_pairs(const float* x, int64_t n) {
+        whole.resize(n_rows * n);
+        for (int64_t row = 0; row < n_rows; row++) {
+            const float* in = x + row * n;
             int16_t *even = &whole[row * n], *odd = even + n / 2;
             for (int64_t i = 0; i < n / 2; i++) {
-                even[i] = int16_t(int32_t(std::nearbyint(in[2 * i] * inverse)));
-                odd[i] = int16_t(int32_t(std::nearbyint(in[2 * i + 1] * inverse)));
+                even[i] = int16_t(int32_t(std::nearbyint(in[2 * i] * inverse[row])));
+                odd[i] = int16_t(int32_t(std::nearbyint(in[2 * i + 1] * inverse[row])));
             }
         }
     }

@@ -4,7 +4,8 @@
 // things bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all
 // products of a step share one parallel region, with a barrier where the next needs the whole of the last;
 // weights are read where they lie, as bfloat16 or 8-bit integers too, and widened in registers; of bfloat16, a
-// copy that is packed (packed.h), where there is one. Activations are float32.
+// copy that is packed (packed.h), where there is one. Activations are float32. With many rows it is arithmetic that
+// takes the time, and where there are tiles (tile_products.h), they do it.
 //
 // native.py describes these structures a second time, for Python.
 
@@ -152,7 +153,8 @@ struct alignas(LINE) Own {
     Worker worker;
     Numbers<float> normed, scores;
 
-    Own(const Step& step, int64_t D, int64_t F) : worker(step.n_rows * step.n_new, std::max(D, F)) {
+    Own(const Step& step, int64_t D, int64_t F, bool has_tiles)
+        : worker(step.n_rows * step.n_new, std::max(D, F), has_tiles) {
         normed.reserve(step.n_rows * step.n_new * D);
         scores.reserve(step.n_tokens + step.n_new + WIDTH);
     }
@@ -165,9 +167,10 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
     const bool gated = model.blocks[0].gate.weight;
     // x is the residual stream
     Numbers<float> x(N * D), qkv(N * QKV), mixed(N * D), wide(N * F), gate(gated ? N * F : 0);
+    const bool has_tiles = N >= std::min(ByteTiles::LEAST, FloatTiles::LEAST) && tiles_are_allowed();
     std::vector<Own> own;
     own.reserve(n_threads);
-    for (int32_t i = 0; i < n_threads; i++) own.emplace_back(step, D, F);
+    for (int32_t i = 0; i < n_threads; i++) own.emplace_back(step, D, F, has_tiles);
     const auto attend_in = step.cache_format == FLOAT32 ? attend<float> : attend<uint16_t>;
     for (int64_t i = 0; i < N; i++) {
         add_row(model.token_embedding, step.token_ids[i], &x[i * D]);
@@ -177,14 +180,18 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
 
 #pragma omp parallel num_threads(n_threads)
     {
+        const Tiles tiles(has_tiles);
         // Each thread normalises everything for itself: that is cheaper than waiting for the others.
         auto& [worker, normed, scores] = own[omp_get_thread_num()];
         worker.index = omp_get_thread_num(), worker.count = omp_get_num_threads();
         normed.resize(N * D);
         const auto into = [](Numbers<float>& y, int64_t n) {
-            return [&y, n](int64_t row, int64_t j, float value) { y[row * n + j] = value; };
+            return [&y, n](int64_t row, int64_t j, auto value) { store(&y[row * n + j], value); };
         };
-        const auto add_to_stream = [&](int64_t row, int64_t j, float y) { x[row * D + j] += y; };
+        const auto add_to_stream = [&](int64_t row, int64_t j, auto y) {
+            float* to = &x[row * D + j];
+            store(to, load_as<decltype(y)>(to) + y);
+        };
 
         for (int64_t layer = 0; layer < model.n_blocks; layer++) {
             const Block& block = model.blocks[layer];
@@ -211,11 +218,14 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
         }
         normalise(model, model.final_norm, x, normed, D);
         worker.project(model.head, normed.data(),
-                       [&](int64_t row, int64_t j, float y) { step.logits[row * V + j] = y; });
+                       [&](int64_t row, int64_t j, auto y) { store(&step.logits[row * V + j], y); });
     }
 }
 
 }  // namespace
+
+// Whether steps of many rows use tiles here: 1 or 0.
+extern "C" int32_t glassgpt_has_tiles() { return tiles_are_allowed(); }
 
 // Whether there was memory enough: 1 or 0.
 extern "C" int32_t glassgpt_step(const Model& model, const Step& step, int32_t n_threads) {

@@ -68,6 +68,14 @@ Vector load(const float* p) {
     return v;
 }
 
+// One number, or a Vector.
+template <typename Numbers>
+Numbers load_as(const float* p) {
+    Numbers numbers;
+    std::memcpy(&numbers, p, sizeof numbers);
+    return numbers;
+}
+
 // For what is multiplied several times, as GCC would load it for each product anew. These are no instructions: they
 // only hide from GCC that it knows where `v` comes from.
 Vector in_register(Vector v) {
@@ -120,6 +128,8 @@ Vector multiply_add(Vector a, Vector b, Vector total) {
 #endif
 }
 
+float multiply_add(float a, float b, float total) { return std::fma(a, b, total); }
+
 // The same with neighbouring products of whole numbers added: compilers do not find this instruction.
 Integers multiply_add(Shorts a, Shorts b, Integers total) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -142,7 +152,11 @@ Integers multiply_add(Shorts a, Shorts b, Integers total) {
 #endif
 }
 
+float as_float(int32_t number) { return float(number); }
+Vector as_float(Integers numbers) { return __builtin_convertvector(numbers, Vector); }
+
 void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+void store(float* p, float v) { *p = v; }
 
 // Halves of a Vector or of Integers are added until four numbers are left.
 template <typename Long>
