@@ -1,3 +1,4 @@
+import ctypes
 import platform
 from pathlib import Path
 
@@ -9,7 +10,11 @@ from tests.decoding.models import compiled_with
 CPUINFO = Path("/proc/cpuinfo")
 # Linux's words for what this processor has, where they are Linux's and x86's.
 WORDS = CPUINFO.read_text().split() if platform.machine() == "x86_64" and CPUINFO.exists() else None
-HAS_TILES = WORDS is not None and {"amx_int8", "amx_bf16", "avx512_bf16"} <= set(WORDS)
+HAS_TILES = (
+    WORDS is not None
+    and {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16"} <= set(WORDS)
+    and ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0  # arch_prctl: may this process have them?
+)
 
 # The compiler's flags, and how many keys there are in a panel then.
 FEWER = {

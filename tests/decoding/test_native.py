@@ -1,11 +1,15 @@
 import copy
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from glassgpt.decoding import NativeStep, quantize, why_not_native
+from glassgpt.decoding import NativeStep, build, quantize, why_not_native
 from glassgpt.errors import GenerationError
+from glassgpt.generation import guessing
 from glassgpt.model import GPT, KVCache, gpt2
 from tests.decoding.models import KINDS, a_model, needs_library, transposed
 
@@ -74,11 +78,13 @@ def test_a_row_gets_the_same_bits_in_any_batch(to):
 
 def test_many_rows_beside_bfloat16_weights_keep_all_digits_of_their_activations():
     model = quantize(a_model(n_kv_heads=2, d_ff=320, vocab_size=151), "bfloat16")
-    rows = list(range(43))
-    several, many, others = logits_of_rows(model, 43, [rows[:23], rows, rows[20:]])
-    # Rounded to 16 bits, activations would be 2⁻¹⁷ away, and the logits 1e-5 of the largest.
-    assert (several - many[:23]).abs().max() < 1e-6 * many.abs().max()
-    assert (others - many[20:]).abs().max() < 1e-6 * many.abs().max()
+    batches = [list(range(43)), list(range(41, 12, -1)), list(range(23)), list(range(20, 43))]
+    together, turned, *fewer = logits_of_rows(model, 43, batches)
+    assert torch.equal(turned, together[batches[1]])
+    for rows, logits in zip(batches[2:], fewer, strict=True):
+        # Rounded to 16 bits, activations would be 2⁻¹⁷ away, and the logits 1e-5 of the largest.
+        assert (logits - together[rows]).abs().max() < 1e-6 * together.abs().max()
+        assert torch.equal(logits, together[rows]) != bool(build.library().glassgpt_has_tiles())
 
 
 @pytest.mark.parametrize("kind", KINDS[::5], ids=lambda kind: "-".join(map(str, kind.values())))
@@ -94,7 +100,9 @@ def test_several_tokens_at_once_get_the_same_bits_as_one_after_the_other(kind, t
     ]
     for alone, together in (caches[:2], caches[2:]):
         expected = torch.stack([step.logits(token_ids[:, t].tolist(), alone) for t in range(19)], dim=1)
-        parts = token_ids.split([7, 1, 2, 3, 6], dim=1)  # (B, T): all widths of a block, and more than one
+        # All widths of a block, and more than one; of one row as many tokens as are ever guessed, and one more.
+        most = guessing._MOST + 1 if n_rows == 1 else 7
+        parts = token_ids.split([most, 1, 2, 3, 13 - most], dim=1)  # (B, T)
         logits = [step.logits(part.flatten().tolist(), together, n_new=part.shape[1]) for part in parts]
         logits = [part.view(n_rows, -1, model.config.vocab_size) for part in logits]
         assert torch.equal(torch.cat(logits, dim=1), expected)
@@ -136,10 +144,16 @@ def test_padding_is_never_seen_and_positions_count_from_the_first_token(position
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 7])
-def test_threads_share_the_work_without_changing_it(n_threads):
+@pytest.mark.parametrize("n_rows", [3, 27])
+@pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
+def test_threads_share_the_work_without_changing_it(to, n_rows, n_threads):
     model = a_model(n_kv_heads=2, vocab_size=151)
+    model = model if to is None else quantize(model, to)
+    [alone] = logits_of_rows(model, n_rows, [list(range(n_rows))])
     torch.set_num_threads(n_threads)
-    assert largest_difference(model, 3) < 3e-6
+    [shared] = logits_of_rows(model, n_rows, [list(range(n_rows))])
+    assert torch.equal(shared, alone)
+    assert largest_difference(model, n_rows) < (3e-6 if to is None else 0.02)
 
 
 def test_bfloat16_throughout_stays_within_its_own_rounding():
@@ -285,18 +299,26 @@ def test_what_is_no_number_reaches_the_logits(to, damage, n_rows):
 
 
 @pytest.mark.parametrize("n_rows", [1, 11])
-def test_the_largest_weights_and_activations_do_not_overflow(n_rows):
-    model = a_model(d_ff=1024)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_weights_and_activations_do_not_overflow(n_rows, sign):
+    model = a_model(d_ff=1024, feedforward="swiglu")
     for block in model.blocks:
-        block.feedforward.up_proj.bias.data.fill_(99.0)  # all activations large, and of one sign
-        block.feedforward.down_proj.weight.data.fill_(2.0)
+        feedforward = block.feedforward
+        for layer, bias in ((feedforward.gate_proj, 10.0), (feedforward.up_proj, 10.0 * sign)):
+            layer.weight.data.zero_()  # all activations large, and the same
+            layer.bias.data.fill_(bias)
+        feedforward.down_proj.weight.data.fill_(1.0)
+        feedforward.down_proj.weight.data[::2] = -1.0  # the norm does not take these away
     small = quantize(model, "int8")
     down_proj = small.blocks[0].feedforward.down_proj
-    assert (down_proj.weight == 127).all()
+    assert (down_proj.weight.abs() == 127).all()
     assert down_proj.largest_activation == (2**31 - 1) // (127 * 1024) < 2**15
     logits = NativeStep(small).logits([7] * n_rows, KVCache(model.config, n_rows, 5))
     expected = NativeStep(model).logits([7] * n_rows, KVCache(model.config, n_rows, 5))
     assert (logits - expected).abs().max() / expected.abs().max() < 0.02
+    down_proj.largest_activation = small.blocks[1].feedforward.down_proj.largest_activation = 2**15 - 1
+    logits = NativeStep(small).logits([7] * n_rows, KVCache(model.config, n_rows, 5))
+    assert (logits - expected).abs().max() / expected.abs().max() > 0.5  # so it would have shown
 
 
 def test_a_full_cache_refuses_another_token():
@@ -484,3 +506,34 @@ def test_a_model_without_a_window_forgets_nothing_and_with_one_forgets():
     for token_id in range(9):
         first, second = one.logits([token_id], caches[0]), other.logits([token_id], caches[1])
         assert torch.equal(first, second) == (token_id < 5)
+
+
+REFUSED = """
+import ctypes, sys
+
+class Stack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+# Too small a stack for signal handlers to keep tiles on: Linux then refuses these.
+memory = ctypes.create_string_buffer(8192)
+stack = Stack(ctypes.addressof(memory), 0, 8192)
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+
+import torch
+from glassgpt.decoding import build, quantize
+from tests.decoding.models import a_model
+from tests.decoding.test_native import logits_of_rows
+
+assert build.library().glassgpt_has_tiles() == 0
+torch.set_num_threads(1)
+[logits] = logits_of_rows(quantize(a_model(), "int8"), 27, [list(range(27))])
+sys.stdout.buffer.write(logits.numpy().tobytes())
+"""
+
+
+def test_where_linux_refuses_tiles_a_step_does_without():
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, check=False, cwd=root)
+    assert run.returncode == 0, run.stderr.decode()
+    [logits] = logits_of_rows(quantize(a_model(), "int8"), 27, [list(range(27))])
+    assert run.stdout == logits.numpy().tobytes()

@@ -175,18 +175,23 @@ void dots(const int8_t* w, int64_t apart, const int16_t* x, int64_t n, const Beh
     add_up(total, y);
 }
 
+// Of a matrix in that format: rows of activations with which tiles, where there are some, are faster.
+constexpr int64_t least_for_tiles(Format format) {
+    return format == INT8 ? ByteTiles::LEAST : format == BFLOAT16 ? FloatTiles::LEAST : INT64_MAX;
+}
+
 // ── One thread's share of the work ──────────────────────────────────────────────────────────────────────
 
 struct Worker {
     int64_t n_rows, index = 0, count = 1;
     bool has_tiles;
-    TileProducts by_tiles;
+    TileProducts tiles;
     Numbers<float> split, scale, inverse;
     Numbers<int16_t> whole;
 
     // With all the memory that products of matrices with up to `widest` columns need.
     Worker(int64_t n_rows, int64_t widest, bool has_tiles)
-        : n_rows(n_rows), has_tiles(has_tiles), by_tiles(n_rows, widest) {
+        : n_rows(n_rows), has_tiles(has_tiles), tiles(has_tiles, n_rows, widest) {
         split.reserve(n_rows * widest);
         scale.reserve(n_rows);
         inverse.reserve(n_rows);
@@ -216,16 +221,16 @@ struct Worker {
             const Number bias = m.bias ? load_as<Number>(m.bias + j) : Number{};
             write(row, j, multiply_add(y, scale[row] * load_as<Number>(m.scale + j), bias));
         };
+        const bool by_tiles = has_tiles && n_rows >= least_for_tiles(m.format);
         if (m.format == FLOAT32) {
             products<float>(m, x, biased);
         } else if (m.format == BFLOAT16) {
-            if (has_tiles && n_rows >= FloatTiles::LEAST)
-                return tile_products<FloatTiles, uint16_t>(m, x, biased);
+            if (by_tiles) return tile_products<FloatTiles, uint16_t>(m, x, biased);
             split_pairs(x, m.columns);
             products<uint16_t>(m, split.data(), biased);
         } else {
             find_scales(x, m.columns, m.largest);
-            if (has_tiles && n_rows >= ByteTiles::LEAST) return tile_products<ByteTiles, int8_t>(m, x, scaled);
+            if (by_tiles) return tile_products<ByteTiles, int8_t>(m, x, scaled);
             round_pairs(x, m.columns);
             products<int8_t>(m, whole.data(), scaled);
         }
@@ -234,7 +239,8 @@ struct Worker {
     template <typename Kind, typename Weight, typename Write>
     void tile_products(const Matrix& m, const float* x, Write write) {
         const auto [first, last] = share(m.rows);
-        by_tiles.project<Kind>(static_cast<const Weight*>(m.weight), first, last, m.columns, x, inverse.data(), write);
+        const auto weight = static_cast<const Weight*>(m.weight);
+        tiles.project<Kind>(weight, m.rows, m.columns, first, last, x, inverse.data(), write);
     }
 
     // With up to three rows of activations it is memory that takes the time. It answers a few long runs, read

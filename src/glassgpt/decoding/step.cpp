@@ -167,7 +167,8 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
     const bool gated = model.blocks[0].gate.weight;
     // x is the residual stream
     Numbers<float> x(N * D), qkv(N * QKV), mixed(N * D), wide(N * F), gate(gated ? N * F : 0);
-    const bool has_tiles = N >= std::min(ByteTiles::LEAST, FloatTiles::LEAST) && tiles_are_allowed();
+    const int64_t least = std::min(least_for_tiles(model.head.format), least_for_tiles(model.blocks[0].up.format));
+    const bool has_tiles = N >= least && tiles_are_allowed();
     std::vector<Own> own;
     own.reserve(n_threads);
     for (int32_t i = 0; i < n_threads; i++) own.emplace_back(step, D, F, has_tiles);
@@ -224,7 +225,7 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
 
 }  // namespace
 
-// Whether steps of many rows use tiles here: 1 or 0.
+// Whether steps of many tokens use tiles here: 1 or 0.
 extern "C" int32_t glassgpt_has_tiles() { return tiles_are_allowed(); }
 
 // Whether there was memory enough: 1 or 0.

@@ -1,9 +1,9 @@
-// Tiles: registers of 1 KB that Intel's processors for servers have had since 2023 (AMX).
+// Tiles: eight registers of 1 KB in Intel's processors for servers since 2023 (Advanced Matrix Extensions, AMX).
 //
-// A tile holds 16 rows of 64 bytes, and one instruction adds up all products of one tile's rows with another's
-// columns. In the first lie 16 rows of weights. The second's columns are of 16 texts, and 4 bytes high: neighbouring
-// activations of a text lie side by side in it, so they are turned first. The sums fill a third, a row for each row of
-// weights and a column for each text, and are turned back.
+// A tile has 16 rows of 64 bytes. One instruction multiplies 16 rows of weights, in one tile, with the activations of 16
+// tokens, in another, and adds the 16 × 16 sums to a third. Weights lie in their tile as they lie in memory. Activations
+// are turned: a token has four bytes in each row, the first four of its 64 in the first. The sums have a row for each row
+// of weights, and are turned back.
 
 #pragma once
 
@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr int64_t SIDE = 16;           // rows of weights in a tile, and texts
+constexpr int64_t SIDE = 16;           // rows of weights in a tile, and tokens
 constexpr int64_t TILE = SIDE * LINE;  // bytes
 
 #if defined(GLASSGPT_TILES)
@@ -51,10 +51,12 @@ class Tiles {
     Tiles(const Tiles&) = delete;
 };
 
-// GCC does not know that tiles are loaded from memory: what was written there before has to be written by now.
+// GCC does not know that tiles are loaded from memory: what was written there before has to be written by now. (That
+// they are stored to memory, it knows. Places are in brackets, as GCC 11 forgets them.)
 void before_tiles() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
-// Sixteen rows of sixteen numbers become their columns.
+// Sixteen rows of sixteen numbers become columns.
+static_assert(WIDTH == SIDE);
 template <typename Sixteen>
 void turn(Sixteen (&v)[SIDE]) {
 #pragma GCC unroll 4
@@ -74,7 +76,7 @@ void turn(Sixteen (&v)[SIDE]) {
     }
 }
 
-// Sixteen lines become a tile's columns, each four bytes wide.
+// Sixteen lines become a tile's columns of four bytes.
 void store_turned(uint8_t* tile, const void* lines) {
     Integers words[SIDE];
     std::memcpy(words, lines, sizeof words);
