@@ -100,7 +100,7 @@ def test_several_tokens_at_once_get_the_same_bits_as_one_after_the_other(kind, t
     ]
     for alone, together in (caches[:2], caches[2:]):
         expected = torch.stack([step.logits(token_ids[:, t].tolist(), alone) for t in range(19)], dim=1)
-        # All widths of a block, and more than one; of one row as many tokens as are ever guessed, and one more.
+        # All widths of a block, and more than one; of one row one more than are ever guessed.
         most = guessing._MOST + 1 if n_rows == 1 else 7
         parts = token_ids.split([most, 1, 2, 3, 13 - most], dim=1)  # (B, T)
         logits = [step.logits(part.flatten().tolist(), together, n_new=part.shape[1]) for part in parts]
