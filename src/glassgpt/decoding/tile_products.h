@@ -42,11 +42,7 @@ struct ByteTiles {
     // y[b][token]: the sums of rows 16b to 16b + 15, exact, and so equal to the vectors'.
     template <typename AskEarly>
     static void dots(const int8_t* w, int64_t n, const uint8_t* x, AskEarly ask_early, Integers (&y)[2][SIDE]) {
-        before_tiles();
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        begin_sums();
         for (int64_t i = 0; i < n; i += COLUMNS, x += PARTS * TILE) {
             ask_early(i);
             _tile_loadd(4, (w + i), n);
@@ -58,14 +54,11 @@ struct ByteTiles {
             _tile_dpbsud(2, 4, 7);
             _tile_dpbsud(3, 5, 7);
         }
-        Words upper[2][SIDE], lower[2][SIDE];
-        _tile_stored(0, upper[0], LINE);
-        _tile_stored(1, upper[1], LINE);
-        _tile_stored(2, lower[0], LINE);
-        _tile_stored(3, lower[1], LINE);
+        Words sums[4][SIDE];  // of upper bytes, for each b, then of lower ones
+        store_sums(sums);
         for (int b = 0; b < 2; b++) {
             // The whole fits into 32 bits (Matrix::largest), which a part may leave: so added modulo 2³².
-            for (int row = 0; row < SIDE; row++) y[b][row] = (Integers)((upper[b][row] << 8) + lower[b][row]);
+            for (int row = 0; row < SIDE; row++) y[b][row] = (Integers)((sums[b][row] << 8) + sums[2 + b][row]);
             turn(y[b]);
         }
     }
@@ -105,11 +98,7 @@ struct FloatTiles {
 
     template <typename AskEarly>
     static void dots(const uint16_t* w, int64_t n, const uint8_t* x, AskEarly ask_early, Vector (&y)[4][SIDE]) {
-        before_tiles();
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        begin_sums();
         for (int64_t i = 0; i < n; i += COLUMNS, x += PARTS * TILE) {
             ask_early(i);
             _tile_loadd(4, x, LINE);
@@ -126,10 +115,7 @@ struct FloatTiles {
             ADD_PRODUCTS(3)
 #undef ADD_PRODUCTS
         }
-        _tile_stored(0, y[0], LINE);
-        _tile_stored(1, y[1], LINE);
-        _tile_stored(2, y[2], LINE);
-        _tile_stored(3, y[3], LINE);
+        store_sums(y);
         for (auto& sums : y) turn(sums);
     }
 };

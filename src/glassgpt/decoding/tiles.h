@@ -51,9 +51,25 @@ class Tiles {
     Tiles(const Tiles&) = delete;
 };
 
-// GCC does not know that tiles are loaded from memory: what was written there before has to be written by now. (That
-// they are stored to memory, it knows. Places are in brackets, as GCC 11 forgets them.)
-void before_tiles() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+// Tiles 0 to 3 are for sums, the others for what is multiplied. (GCC takes numbers only that are written out.)
+//
+// It does not know that tiles are loaded from memory: what was written there before has to be written by now. That they
+// are stored to memory, it knows. Places are in brackets, as GCC 11 forgets them.
+void begin_sums() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+template <typename Sixteen>
+void store_sums(Sixteen (&sums)[4][SIDE]) {
+    _tile_stored(0, (sums[0]), LINE);
+    _tile_stored(1, (sums[1]), LINE);
+    _tile_stored(2, (sums[2]), LINE);
+    _tile_stored(3, (sums[3]), LINE);
+}
 
 // Sixteen rows of sixteen numbers become columns.
 static_assert(WIDTH == SIDE);
