@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 import torch
 
-from glassgpt.decoding import build, compiled, why_no_library
-from glassgpt.model import GPT, ModelConfig
+from glassgpt.decoding import NativeStep, build, compiled, why_no_library
+from glassgpt.model import GPT, KVCache, ModelConfig
 
 needs_library = pytest.mark.skipif(
     why_no_library() is not None,
@@ -46,6 +46,18 @@ def a_model(**fields) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) / 8)
     return model
+
+
+def logits_of_rows(model: GPT, n_rows: int, batches: list[list[int]]) -> list[torch.Tensor]:
+    """The logits of three tokens of each row, row by row, of each batch of rows."""
+    torch.manual_seed(11)
+    step, token_ids = NativeStep(model), torch.randint(53, (n_rows, 3))
+
+    def logits(rows: list[int]) -> torch.Tensor:
+        cache = KVCache(model.config, len(rows), 3)
+        return torch.stack([step.logits(token_ids[rows, t].tolist(), cache) for t in range(3)], dim=1)
+
+    return [logits(rows) for rows in batches]
 
 
 @contextlib.contextmanager

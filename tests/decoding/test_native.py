@@ -1,8 +1,5 @@
 import copy
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +8,7 @@ from glassgpt.decoding import NativeStep, build, quantize, why_not_native
 from glassgpt.errors import GenerationError
 from glassgpt.generation import guessing
 from glassgpt.model import GPT, KVCache, gpt2
-from tests.decoding.models import KINDS, a_model, needs_library, transposed
+from tests.decoding.models import KINDS, a_model, logits_of_rows, needs_library, transposed
 
 pytestmark = [needs_library, pytest.mark.usefixtures("registers")]
 
@@ -51,18 +48,6 @@ def test_the_step_computes_what_the_model_does(kind):
 @pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 11])
 def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
     assert largest_difference(a_model(), n_rows) < 3e-6
-
-
-def logits_of_rows(model: GPT, n_rows: int, batches: list[list[int]]) -> list[torch.Tensor]:
-    """The logits of three tokens of each row, row by row, of each batch of rows."""
-    torch.manual_seed(11)
-    step, token_ids = NativeStep(model), torch.randint(53, (n_rows, 3))
-
-    def logits(rows: list[int]) -> torch.Tensor:
-        cache = KVCache(model.config, len(rows), 3)
-        return torch.stack([step.logits(token_ids[rows, t].tolist(), cache) for t in range(3)], dim=1)
-
-    return [logits(rows) for rows in batches]
 
 
 @pytest.mark.parametrize("to", [None, "bfloat16", "int8"])
@@ -506,34 +491,3 @@ def test_a_model_without_a_window_forgets_nothing_and_with_one_forgets():
     for token_id in range(9):
         first, second = one.logits([token_id], caches[0]), other.logits([token_id], caches[1])
         assert torch.equal(first, second) == (token_id < 5)
-
-
-REFUSED = """
-import ctypes, sys
-
-class Stack(ctypes.Structure):
-    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-# Too small a stack for signal handlers to keep tiles on: Linux then refuses these.
-memory = ctypes.create_string_buffer(8192)
-stack = Stack(ctypes.addressof(memory), 0, 8192)
-assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
-
-import torch
-from glassgpt.decoding import build, quantize
-from tests.decoding.models import a_model
-from tests.decoding.test_native import logits_of_rows
-
-assert build.library().glassgpt_has_tiles() == 0
-torch.set_num_threads(1)
-[logits] = logits_of_rows(quantize(a_model(), "int8"), 27, [list(range(27))])
-sys.stdout.buffer.write(logits.numpy().tobytes())
-"""
-
-
-def test_where_linux_refuses_tiles_a_step_does_without():
-    root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, check=False, cwd=root)
-    assert run.returncode == 0, run.stderr.decode()
-    [logits] = logits_of_rows(quantize(a_model(), "int8"), 27, [list(range(27))])
-    assert run.stdout == logits.numpy().tobytes()
