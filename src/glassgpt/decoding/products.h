@@ -225,21 +225,21 @@ struct Worker {
         if (m.format == FLOAT32) {
             products<float>(m, x, biased);
         } else if (m.format == BFLOAT16) {
-            if (by_tiles) return tile_products<FloatTiles, uint16_t>(m, x, biased);
+            if (by_tiles) return tile_products<FloatTiles>(m, x, biased);
             split_pairs(x, m.columns);
             products<uint16_t>(m, split.data(), biased);
         } else {
             find_scales(x, m.columns, m.largest);
-            if (by_tiles) return tile_products<ByteTiles, int8_t>(m, x, scaled);
+            if (by_tiles) return tile_products<ByteTiles>(m, x, scaled);
             round_pairs(x, m.columns);
             products<int8_t>(m, whole.data(), scaled);
         }
     }
 
-    template <typename Kind, typename Weight, typename Write>
+    template <typename Kind, typename Write>
     void tile_products(const Matrix& m, const float* x, Write write) {
         const auto [first, last] = share(m.rows);
-        const auto weight = static_cast<const Weight*>(m.weight);
+        const auto weight = static_cast<const typename Kind::Weight*>(m.weight);
         tiles.project<Kind>(weight, m.rows, m.columns, first, last, x, inverse.data(), write);
     }
 

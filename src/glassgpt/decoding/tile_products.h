@@ -174,9 +174,13 @@ class TileProducts {
 #else
 
 struct ByteTiles {
+    typedef int8_t Weight;
     static constexpr int64_t LEAST = INT64_MAX;
 };
-struct FloatTiles : ByteTiles {};
+struct FloatTiles {
+    typedef uint16_t Weight;
+    static constexpr int64_t LEAST = INT64_MAX;
+};
 
 struct TileProducts {
     TileProducts(bool, int64_t, int64_t) {}
