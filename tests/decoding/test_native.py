@@ -54,7 +54,8 @@ def test_rows_of_a_batch_do_not_touch_each_other(n_rows):
 def test_a_row_gets_the_same_bits_in_any_batch(to):
     model = a_model(n_kv_heads=2, d_ff=320)
     model = model if to is None else quantize(model, to)
-    n_rows = 23 if to == "bfloat16" else 43  # with 24 rows or more, tiles add up in another order
+    # With 24 rows or more, tiles add up in another order.
+    n_rows = 23 if to == "bfloat16" and build.library().glassgpt_has_tiles() else 43
     batches = [[0], [4], [1, 2], [3, 5, 6], [6, 5, 4, 3], list(range(9)), list(range(22, 1, -1))]
     together, *others = logits_of_rows(model, n_rows, [list(range(n_rows)), *batches])
     for rows, logits in zip(batches, others, strict=True):

@@ -40,11 +40,11 @@ struct ByteTiles {
     }
 
     // y[b][token]: the sums of rows 16b to 16b + 15, exact, and so equal to the vectors'.
-    template <typename AskEarly>
-    static void dots(const int8_t* w, int64_t n, const uint8_t* x, AskEarly ask_early, Integers (&y)[2][SIDE]) {
+    static void dots(const int8_t* w, int64_t n, const uint8_t* x, const Behind<int8_t>& behind,
+                     Integers (&y)[2][SIDE]) {
         begin_sums();
         for (int64_t i = 0; i < n; i += COLUMNS, x += PARTS * TILE) {
-            ask_early(i);
+            prefetch<false, ROWS>(w, n, behind, i);
             _tile_loadd(4, (w + i), n);
             _tile_loadd(5, (w + SIDE * n + i), n);
             _tile_loadd(6, x, LINE);
@@ -96,11 +96,11 @@ struct FloatTiles {
         }
     }
 
-    template <typename AskEarly>
-    static void dots(const uint16_t* w, int64_t n, const uint8_t* x, AskEarly ask_early, Vector (&y)[4][SIDE]) {
+    static void dots(const uint16_t* w, int64_t n, const uint8_t* x, const Behind<uint16_t>& behind,
+                     Vector (&y)[4][SIDE]) {
         begin_sums();
         for (int64_t i = 0; i < n; i += COLUMNS, x += PARTS * TILE) {
-            ask_early(i);
+            prefetch<false, ROWS>(w, n, behind, i);
             _tile_loadd(4, x, LINE);
             _tile_loadd(5, (x + TILE), LINE);
             _tile_loadd(6, (x + 2 * TILE), LINE);
@@ -154,9 +154,8 @@ class TileProducts {
             }
             for (int64_t g = 0; g < n_groups; g++) {
                 const Behind<typename Kind::Weight> behind{w + Kind::ROWS * n, g, n_groups};
-                const auto ask_early = [&](int64_t i) { prefetch<false, Kind::ROWS>(w, n, behind, i); };
                 typename Kind::Sums y[Kind::ROWS / SIDE][SIDE];
-                Kind::dots(w, n, &activations[g * of_group], ask_early, y);
+                Kind::dots(w, n, &activations[g * of_group], behind, y);
                 for (int64_t token = g * SIDE; token < std::min(n_tokens, (g + 1) * SIDE); token++)
                     for (int64_t b = 0; b < Kind::ROWS / SIDE; b++)
                         write_up_to(last, token, j + b * SIDE, y[b][token % SIDE], write);
