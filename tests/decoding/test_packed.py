@@ -29,9 +29,22 @@ WIDTHS = [
 ]
 
 
-# All bfloat16 numbers with one of 16 upper bytes.
-_UPPER = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
-NAMED = (_UPPER[:, None] * 256 + torch.arange(256)).flatten().to(torch.int16).view(torch.bfloat16)
+UPPER = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
+of_both = pytest.mark.parametrize("to", ["float32", "bfloat16"])
+
+
+def model_in(to: str, **fields) -> GPT:
+    model = a_model(**fields)
+    return model if to == "float32" else quantize(model, to)
+
+
+def numbers_with_16_upper_bytes(to: str) -> torch.Tensor:
+    """All that bfloat16 has, twice; of float32 those, with lower halves of all kinds."""
+    torch.manual_seed(5)
+    halves = (UPPER[:, None] * 256 + torch.arange(256)).flatten().repeat(2)
+    if to == "bfloat16":
+        return halves.to(torch.int16).view(torch.bfloat16)
+    return (halves * 65536 + torch.randint(65536, halves.shape)).to(torch.int32).view(torch.float32)
 
 
 def logits_of(step: NativeStep, model: GPT, n_rows: int) -> torch.Tensor:
@@ -39,18 +52,20 @@ def logits_of(step: NativeStep, model: GPT, n_rows: int) -> torch.Tensor:
     return torch.stack([step.logits([7 + row + t for row in range(n_rows)], cache) for t in range(3)])
 
 
+@of_both
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 5])
 @pytest.mark.parametrize("widths", WIDTHS, ids=lambda widths: f"{widths['d_model']} and {widths['d_ff']}")
-def test_packed_weights_give_the_same_bits(widths, n_rows):
-    model = quantize(a_model(**widths), "bfloat16")
+def test_packed_weights_give_the_same_bits(widths, n_rows, to):
+    model = model_in(to, **widths)
     step = NativeStep(model, packed=True)
     assert step.packed
     assert torch.equal(logits_of(step, model, n_rows), logits_of(NativeStep(model), model, n_rows))
 
 
+@of_both
 @pytest.mark.parametrize(("n_rows", "reads_it"), [(1, True), (2, True), (3, False)])
-def test_one_or_two_rows_are_read_from_the_copy(n_rows, reads_it):
-    model = quantize(a_model(**WIDTHS[0]), "bfloat16")
+def test_one_or_two_rows_are_read_from_the_copy(n_rows, reads_it, to):
+    model = model_in(to, **WIDTHS[0])
     step = NativeStep(model, packed=True)
     before = logits_of(step, model, n_rows)
     for memory in step.packed.values():
@@ -58,21 +73,35 @@ def test_one_or_two_rows_are_read_from_the_copy(n_rows, reads_it):
     assert torch.equal(logits_of(step, model, n_rows), before) != reads_it
 
 
+@of_both
 @pytest.mark.parametrize("strange", [1e-30, -1e30, 0.0, -0.0])
 @pytest.mark.parametrize("n_rows", [1, 2])
-def test_weights_that_four_bits_cannot_name_keep_their_bits(strange, n_rows):
-    model = quantize(a_model(d_model=256, vocab_size=256, n_heads=4), "bfloat16")
-    numbers = NAMED[torch.randint(len(NAMED), (256, 256))]
-    rare = torch.zeros(256, 2, dtype=torch.bool)
-    for row, column in ((1, 0), (5, 127), (77, 128), (200, 255), (255, 31), (255, 200)):
+def test_weights_that_four_bits_cannot_name_keep_their_bits(strange, n_rows, to):
+    model = model_in(to, d_model=256, vocab_size=256, n_heads=4)
+    numbers = numbers_with_16_upper_bytes(to)
+    numbers = numbers[torch.randint(len(numbers), (256, 256))]
+    n_rare = torch.zeros(256, 2, dtype=torch.int)  # of each row's groups
+    alone = [(1, 0), (5, 127), (77, 128), (200, 255), *((100 + i, i) for i in range(128))]
+    together = [(255, 31), (255, 100), (20, 128), (20, 129), (20, 200), (30, 3), (30, 4), (40, 63), (40, 64)]
+    for row, column in (*alone, *together):
         numbers[row, column] = strange
-        rare[row, column // 128] = True
+        n_rare[row, column // 128] += 1
     with torch.no_grad():
         model.head.weight.copy_(numbers)
     step = NativeStep(model, packed=True)
-    memory = step.packed[place_of(model.head.weight)]
-    assert torch.equal(memory[64 : 64 + 512].view(256, 2), rare.to(torch.uint8))
+    rare = rare_of(step, model)
+    assert torch.equal(rare[..., 0] == 255, n_rare == 0)
+    assert torch.equal(rare[..., 0] == 254, n_rare > 1)
+    assert len(rare[100:228, 0, 0].unique()) == 128  # every place in a group
+    upper = torch.tensor(strange).view(torch.int32).item() >> 24 & 255
+    assert (rare[..., 1][n_rare == 1] == upper).all()
     assert torch.equal(logits_of(step, model, n_rows), logits_of(NativeStep(model), model, n_rows))
+
+
+def rare_of(step: NativeStep, model: GPT) -> torch.Tensor:
+    """Of a head of 256 × 256, what is rare in each group: its place and its upper byte, (256, 2, 2)."""
+    memory = step.packed[place_of(model.head.weight)]
+    return memory[64 : 64 + 1024].view(256, 2, 2)
 
 
 def test_matrices_that_are_rare_all_over_are_not_packed():
@@ -92,33 +121,37 @@ def pairs(model: GPT, step: NativeStep) -> list[tuple[torch.Tensor, torch.Tensor
     return [(matrices[place], memory) for place, memory in step.packed.items()]
 
 
-def test_every_number_with_one_of_16_upper_bytes_is_packed():
-    model = quantize(a_model(d_model=256, vocab_size=256, n_heads=4), "bfloat16")
-    numbers = NAMED.repeat(16)
+@of_both
+def test_every_number_with_one_of_16_upper_bytes_is_packed(to):
+    model = model_in(to, d_model=256, vocab_size=256, n_heads=4)
+    numbers = numbers_with_16_upper_bytes(to).repeat(8)
     with torch.no_grad():
         model.head.weight.copy_(numbers[torch.randperm(len(numbers))].view(256, 256))
     step = NativeStep(model, packed=True)
-    assert not step.packed[place_of(model.head.weight)][64 : 64 + 512].any()
+    assert (rare_of(step, model)[..., 0] == 255).all()
     assert torch.equal(logits_of(step, model, 1), logits_of(NativeStep(model), model, 1))
 
 
-def test_a_copy_takes_three_quarters_of_the_bytes():
-    model = quantize(a_model(d_model=768, vocab_size=1000, n_heads=12), "bfloat16")
+@pytest.mark.parametrize(("to", "share"), [("float32", 7 / 8), ("bfloat16", 3 / 4)])
+def test_a_copy_takes_that_share_of_the_bytes(to, share):
+    model = model_in(to, d_model=768, vocab_size=1000, n_heads=12)
     found = pairs(model, NativeStep(model, packed=True))
     assert len(found) == 4 * model.config.n_layers + 1
     for matrix, memory in found:
-        assert 0.75 < memory.nbytes / matrix.nbytes < 0.76
+        assert share < memory.nbytes / matrix.nbytes < share + 0.01
 
 
-def test_weights_are_packed_once_until_they_change():
-    model = quantize(a_model(**WIDTHS[0]), "bfloat16")
+@of_both
+def test_weights_are_packed_once_until_they_change(to):
+    model = model_in(to, **WIDTHS[0])
+    bits, one = (torch.int16, 1) if to == "bfloat16" else (torch.int32, 1 << 16)  # as much of either
     first, again = packed_matrices(model), packed_matrices(model)
     assert first.keys() == again.keys()
     assert all(again[place] is first[place] for place in first)
     for change in (
         lambda weight: weight.mul_(1.5),
         lambda weight: weight.data.mul_(1.5),  # no version of a tensor counts this
-        lambda weight: weight.view(torch.int16)[3, 5].add_(1),  # one bit, or a few
+        lambda weight: weight.view(bits)[3, 5].add_(one),  # one bit, or a few
         lambda weight: weight[:2, 3].neg_(),  # in a sum of words the two would cancel
         lambda weight: weight[3:5].copy_(weight[3:5].flip(0)),  # the same numbers in other places
     ):
@@ -130,10 +163,11 @@ def test_weights_are_packed_once_until_they_change():
         assert torch.equal(logits, logits_of(NativeStep(model), model, 1))
 
 
+@of_both
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_threads_share_packing_and_comparing(n_threads):
+def test_threads_share_packing_and_comparing(n_threads, to):
     torch.set_num_threads(n_threads)
-    model = quantize(a_model(d_model=256, vocab_size=301, n_heads=4, d_ff=1024), "bfloat16")
+    model = model_in(to, d_model=256, vocab_size=301, n_heads=4, d_ff=1024)
     for row in (0, 150, 300):
         assert torch.equal(
             logits_of(NativeStep(model, packed=True), model, 1), logits_of(NativeStep(model), model, 1)
@@ -166,26 +200,51 @@ def test_the_copy_goes_with_its_model():
     assert memory() is None
 
 
-@pytest.mark.parametrize("model", [a_model(**WIDTHS[0]), a_model(**WIDTHS[0]).bfloat16()])
-def test_weights_that_may_be_trained_are_not_packed(model):
-    assert packed_matrices(model) == {}
+def test_copies_take_at_most_half_of_what_is_free(monkeypatch):
+    model = model_in("float32", **WIDTHS[0])
+    size = sum(copy.nbytes for copy in packed_matrices(model).values())
+    packed._copies.clear()
+    for free, is_packed in ((2 * size - 2, False), (2 * size, True), (0, True)):  # at last there are copies
+        monkeypatch.setattr(packed, "free_memory", lambda free=free: free)
+        assert bool(packed_matrices(model)) == is_packed
 
 
-def test_without_long_registers_nothing_is_packed():
+def test_other_numbers_in_the_same_place_are_not_taken_for_those_of_a_copy():
+    model = model_in("float32", d_model=256, vocab_size=256, n_heads=4)
+    memory = torch.randn(256, 256)
+    model.head.weight = torch.nn.Parameter(memory)
+    assert NativeStep(model, packed=True).packed
+    smaller = memory.view(torch.bfloat16)[:128].view(256, 256).copy_(torch.randn(256, 256))
+    model.head.weight = torch.nn.Parameter(smaller)
+    step = NativeStep(model, packed=True)
+    assert step.packed[place_of(smaller)].nbytes < 0.8 * smaller.nbytes
+    assert torch.equal(logits_of(step, model, 1), logits_of(NativeStep(model), model, 1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_in_training_mode_is_not_packed(training):
+    model = model_in("float32", **WIDTHS[0]).train(training)
+    list(generate(model, [[3, 5, 7]], SamplingConfig(max_new_tokens=200, temperature=0.0)))
+    assert (model in packed._copies) != training
+
+
+@of_both
+def test_without_long_registers_nothing_is_packed(to):
     with compiled_with(["-mno-avx512f"]):
-        assert packed_matrices(quantize(a_model(**WIDTHS[0]), "bfloat16")) == {}
+        assert packed_matrices(model_in(to, **WIDTHS[0])) == {}
 
 
 @pytest.mark.parametrize(
     ("n_prompts", "n_tokens", "packs"), [(1, 128, True), (2, 128, True), (3, 128, False), (1, 127, False)]
 )
+@of_both
 def test_long_texts_of_one_or_two_prompts_are_written_from_packed_weights(
-    n_prompts, n_tokens, packs, monkeypatch
+    to, n_prompts, n_tokens, packs, monkeypatch
 ):
-    model = quantize(a_model(**WIDTHS[0], context_length=80), "bfloat16")
+    model = model_in(to, **WIDTHS[0], context_length=80)
     prompts = [[3, 5, 7 + i] for i in range(n_prompts)]
     sampling = SamplingConfig(max_new_tokens=n_tokens, temperature=0.0)
     text = list(generate(model, prompts, sampling))
     assert (model in packed._copies) == packs
-    monkeypatch.setattr("glassgpt.generation.window.packing_pays", lambda n_rows, n_tokens: False)
+    monkeypatch.setattr("glassgpt.generation.window.packing_pays", lambda model, n_rows, n_tokens: False)
     assert list(generate(model, prompts, sampling)) == text

@@ -178,8 +178,8 @@ class NativeStep:
 
     What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
     matrix as it lay: then it is copied, as are vectors of other types. With `packed`, one or two rows are
-    computed from a copy of matrices that `quantize` has made bfloat16, where that is faster
-    (`packed_matrices`): then what is written into those counts for the next `NativeStep`.
+    computed from copies of float32 and bfloat16 matrices, where that is faster (`packed_matrices`): then what
+    is written into those counts for the next `NativeStep`.
     """
 
     def __init__(self, model: GPT, packed: bool = False) -> None:
@@ -314,7 +314,8 @@ class NativeStep:
         if isinstance(module, nn.Linear | QuantizedLinear):
             bias = module.bias
         weight = self._pointer(module.weight, module.weight.dtype)
-        copy = self.packed.get(place_of(module.weight)) if isinstance(module, QuantizedLinear) else None
+        is_layer = isinstance(module, nn.Linear | QuantizedLinear)
+        copy = self.packed.get(place_of(module.weight)) if is_layer else None
         return _Matrix(
             weight=weight,
             scale=self._pointer(scale),

@@ -1,7 +1,8 @@
-"""bfloat16 matrices in 12 bits a number, which the C++ step reads instead (`packed.h`).
+"""Matrices in fewer bits, which the C++ step reads instead: bfloat16 in 12, float32 in 28 (`packed.h`).
 
-They are a copy beside the matrices, with three quarters of their bytes. For one or two rows the step reads
-the copy; for more, and in a prompt, the matrices are read. What is computed has the same bits.
+They are copies beside the matrices, with three quarters of their bytes, or seven eighths. For one or two
+rows the step reads the copies; for more, and in a prompt, the matrices are read. What is computed has the
+same bits.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.decoding.build import library
+from glassgpt.decoding.free_memory import free_memory
 from glassgpt.decoding.large_pages import side_by_side
 from glassgpt.decoding.quantization import QuantizedLinear
 
@@ -22,35 +24,41 @@ _LEAST_TOKENS = 128
 _GROUP = 128
 """Weights that are packed together, where registers have 512 bits. As in packed.h."""
 _MOST_RARE = 1 / 8
-"""Of a matrix's groups: the rare ones are read twice."""
+"""Of a matrix's groups: these are read as they were, and waited for."""
+_MOST_MEMORY = 1 / 2
+"""Of what is free: a copy is never what a process ends for."""
 
-Place = tuple[int, torch.Size]
+Place = tuple[int, torch.dtype, torch.Size]
 _copies: WeakKeyDictionary[nn.Module, dict[Place, Tensor]] = WeakKeyDictionary()
 _packing = threading.Lock()
 
 
-def packing_pays(n_rows: int, n_tokens: int) -> bool:
-    """Whether a copy would be read for that many rows, and repay itself within so many tokens of each."""
-    return n_rows <= _MOST_ROWS and n_tokens >= _LEAST_TOKENS
+def packing_pays(model: nn.Module, n_rows: int, n_tokens: int) -> bool:
+    """Whether copies would be read for that many rows, and repay themselves within so many tokens of each.
+
+    Not those of a model in training mode: its weights will change before long.
+    """
+    return n_rows <= _MOST_ROWS and n_tokens >= _LEAST_TOKENS and not model.training
 
 
 def place_of(matrix: Tensor) -> Place:
-    """Where it lies in memory, and its shape."""
-    return matrix.data_ptr(), matrix.shape
+    """Where it lies in memory, of which numbers, and its shape."""
+    return matrix.data_ptr(), matrix.dtype, matrix.shape
 
 
 def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
-    """The packed copy of each matrix of a model in bfloat16 (`quantize`), by its place, where there is one.
+    """The packed copy of each linear layer's matrix in float32 or bfloat16, by its place, where there is one.
 
-    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor where the system
-    refuses the memory. The copy is made in the first call, and kept as long as the model. Later calls compare
-    it with the weights, which takes as long as some tokens, and make it anew if they have changed.
+    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor where copies
+    would take more than half of the memory that is free, or the system refuses it. They are made in the first
+    call, and kept as long as the model. Later calls compare them with the weights, which takes as long as
+    some tokens, and make them anew if these have changed.
     """
     matrices = {
         place_of(module.weight): module.weight
         for module in model.modules()
-        if isinstance(module, QuantizedLinear)
-        and module.weight.dtype == torch.bfloat16
+        if isinstance(module, nn.Linear | QuantizedLinear)
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
         and module.weight.is_contiguous()
         and _packed_bytes(module.weight)
     }
@@ -65,9 +73,12 @@ def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
         ):
             kept = None
             _copies.pop(model, None)  # its memory is free for the next, if no step is reading it
+            sizes = list(map(_packed_bytes, matrices.values()))
+            if sum(sizes) > _MOST_MEMORY * free_memory():
+                return {}
             byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
             try:
-                room = side_by_side([byte.expand(_packed_bytes(matrix)) for matrix in matrices.values()])
+                room = side_by_side([byte.expand(size) for size in sizes])
             except RuntimeError:  # PyTorch got none; without a copy all is as right, and slower
                 return {}
             kept = _copies[model] = {
@@ -87,19 +98,14 @@ def _is_packed(matrix: Tensor, copy: Tensor) -> bool:
 
 
 def _packed_bytes(matrix: Tensor) -> int:
-    function = library().glassgpt_packed_bytes
-    function.restype = ctypes.c_int64
-    return int(function(*map(ctypes.c_int64, matrix.shape)))
+    return _call("glassgpt_packed_bytes", matrix)
 
 
-def _call(name: str, matrix: Tensor, copy: Tensor) -> int:
+def _call(name: str, matrix: Tensor, copy: Tensor | None = None) -> int:
     function = getattr(library(), name)
     function.restype = ctypes.c_int64
-    return int(
-        function(
-            ctypes.c_void_p(matrix.data_ptr()),
-            *map(ctypes.c_int64, matrix.shape),
-            ctypes.c_void_p(copy.data_ptr()),
-            ctypes.c_int32(torch.get_num_threads()),
-        )
-    )
+    about = [ctypes.c_int64(number) for number in (matrix.itemsize, *matrix.shape)]
+    if copy is None:
+        return int(function(*about))
+    memory = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (matrix, copy)]
+    return int(function(*about, *memory, ctypes.c_int32(torch.get_num_threads())))

@@ -6,8 +6,9 @@
 
 namespace {
 
-// Of rows of weights that lie FAR apart, a line of each for each one read, 1 KB ahead.
+// Of rows of weights that lie FAR apart, a line of each for each one read, 1 KB ahead, or two of packed ones.
 constexpr int64_t AHEAD = 1024;
+constexpr int64_t AHEAD_PACKED = 2048;
 
 // Of rows that touch, the N behind them. Each block of activations that these are multiplied with asks for some: number
 // `first` and each `step`th after it. With all asked for by the first block, its activations would wait behind them.

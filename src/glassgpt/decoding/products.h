@@ -21,7 +21,7 @@ struct Matrix {
     int64_t rows, columns;
     Format format;
     float largest;          // of INT8: the largest activation that cannot overflow a sum, at most 32767
-    const uint8_t* packed;  // of BFLOAT16: the same weights once more, as Packed; or null
+    uint8_t* packed;  // of FLOAT32 and BFLOAT16: the same weights once more, as Packed; or null
 };
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────
@@ -70,8 +70,7 @@ void dots(const float* w, int64_t apart, const float* x, int64_t n, const Behind
     add_up(total, y);
 }
 
-// Two bfloat16 numbers are loaded as one word, whose halves become two float32 numbers by a shift and a
-// mask: so `x` holds the activations with even indices first, then those with odd ones.
+// Pairs of bfloat16 numbers: so `x` holds the activations with even indices first, then those with odd ones.
 template <bool FAR, int N, int ROWS>
 void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const Behind<uint16_t>& behind,
           float (&y)[N][ROWS]) {
@@ -84,12 +83,10 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const Beh
             odd[row] = load(x + row * n + n / 2 + i);
         }
         for (int j = 0; j < N; j++) {
-            Words pairs;
-            std::memcpy(&pairs, w + j * apart + 2 * i, sizeof pairs);
-            const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+            const Pair weights = load_pair(w + j * apart + 2 * i);
             for (int row = 0; row < ROWS; row++) {
-                total[j][row] = multiply_add(first, even[row], total[j][row]);
-                total[j][row] = multiply_add(second, odd[row], total[j][row]);
+                total[j][row] = multiply_add(weights.first, even[row], total[j][row]);
+                total[j][row] = multiply_add(weights.second, odd[row], total[j][row]);
             }
         }
     }
@@ -97,60 +94,49 @@ void dots(const uint16_t* w, int64_t apart, const float* x, int64_t n, const Beh
 }
 
 #if defined(__AVX512BW__)
-// The same sums of bfloat16 numbers, in the same order, with packed weights. Of rare groups, and of a row's end, `w` has them, where the
-// matrix begins; here the rows are `row`, `row` + `apart`, ….
-template <int N, int ROWS>
-void dots(const Packed<const uint8_t>& packed, const uint16_t* w, int64_t row, int64_t apart, const float* x,
-          int64_t n, float (&y)[N][ROWS]) {
+// The same sums of float32 or bfloat16 numbers, in the same order, with packed weights. What is not packed
+// `w` has, where the matrix begins; here the rows are `row`, `row` + `apart`, ….
+template <typename Weight, int N, int ROWS>
+void dots(const Packed<Weight>& packed, const Weight* w, int64_t row, int64_t apart, const float* x, int64_t n,
+          float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     const __m512i table = load_table(packed.upper);
-    const auto read = [&](int j, int64_t i, Words& pairs) {
-        std::memcpy(&pairs, w + (row + j * apart) * n + 2 * i, sizeof pairs);
-    };
-    const auto add = [&](int j, Words pairs, const Vector (&even)[ROWS], const Vector (&odd)[ROWS]) {
-        const Vector first = as_vector(pairs << 16), second = as_vector(pairs & 0xffff0000u);
+    const auto read = [&](int j, int64_t p) { return load_pair(w + (row + j * apart) * n + 2 * p * WIDTH); };
+    const auto add = [&](int j, Pair weights, const Pair (&activations)[ROWS]) {
 #pragma GCC unroll 2
         for (int r = 0; r < ROWS; r++) {
-            total[j][r] = multiply_add(first, even[r], total[j][r]);
-            total[j][r] = multiply_add(second, odd[r], total[j][r]);
+            total[j][r] = multiply_add(weights.first, activations[r].first, total[j][r]);
+            total[j][r] = multiply_add(weights.second, activations[r].second, total[j][r]);
         }
     };
-    const auto activations = [&](int64_t i, Vector (&even)[ROWS], Vector (&odd)[ROWS]) {
+    const auto activations_of = [&](int64_t p, Pair (&activations)[ROWS]) {
+        const auto [first, second] = places(w, p, n);
 #pragma GCC unroll 2
         for (int r = 0; r < ROWS; r++) {
-            even[r] = load(x + r * n + i);
-            odd[r] = load(x + r * n + n / 2 + i);
-            if (ROWS == 1) even[r] = in_register(even[r]), odd[r] = in_register(odd[r]);
+            activations[r] = {load(x + r * n + first), load(x + r * n + second)};
+            if (ROWS == 1)
+                activations[r] = {in_register(activations[r].first), in_register(activations[r].second)};
         }
     };
     for (int64_t g = 0; g < packed.n_groups; g++) {
-        Vector even[4][ROWS], odd[4][ROWS];
+        Pair activations[4][ROWS];
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) activations(g * GROUP / 2 + k * WIDTH, even[k], odd[k]);
+        for (int k = 0; k < 4; k++) activations_of(4 * g + k, activations[k]);
 #pragma GCC unroll 4
         for (int j = 0; j < N; j++) {
             const uint8_t* group = packed.group(row + j * apart, g);
-            for (int64_t i = 0; i < PACKED; i += LINE) __builtin_prefetch(group + AHEAD + i, 0, 2);
-            Words pairs[4];
-            if (__builtin_expect(packed.is_rare(row + j * apart, g), 0)) {
+            for (int64_t i = 0; i < PACKED<Weight>; i += LINE) __builtin_prefetch(group + AHEAD_PACKED + i, 0, 2);
+            Pair weights[4];
+            read_group(packed, row + j * apart, g, table, w + (row + j * apart) * n + g * GROUP, weights);
 #pragma GCC unroll 4
-                for (int k = 0; k < 4; k++) read(j, g * GROUP / 2 + k * WIDTH, pairs[k]);
-            } else {
-                unpack(group, table, pairs);
-            }
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; k++) add(j, pairs[k], even[k], odd[k]);
+            for (int k = 0; k < 4; k++) add(j, weights[k], activations[k]);
         }
     }
-    for (int64_t i = packed.n_groups * GROUP / 2; i < n / 2; i += WIDTH) {
-        Vector even[ROWS], odd[ROWS];
-        activations(i, even, odd);
+    for (int64_t p = packed.n_groups * 4; p < n / (2 * WIDTH); p++) {
+        Pair activations[ROWS];
+        activations_of(p, activations);
 #pragma GCC unroll 4
-        for (int j = 0; j < N; j++) {
-            Words pairs;
-            read(j, i, pairs);
-            add(j, pairs, even, odd);
-        }
+        for (int j = 0; j < N; j++) add(j, read(j, p), activations);
     }
     add_up(total, y);
 }
@@ -269,9 +255,9 @@ struct Worker {
             decltype(Weight{} * Activation{}) y[N][rows];
             const Behind<Weight> behind{w + N * n, row / 4, (n_rows + 3) / 4};
             const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, behind, y); };
-            if constexpr (PACKS && FAR && N == 4 && rows < 3 && std::is_same_v<Weight, uint16_t>) {
+            if constexpr (PACKS && FAR && N == 4 && rows < 3 && !std::is_same_v<Weight, int8_t>) {
                 if (m.packed)
-                    dots(Packed<const uint8_t>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
+                    dots(Packed<Weight>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
                 else
                     plain();
             } else {

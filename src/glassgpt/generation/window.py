@@ -85,7 +85,7 @@ class CachedWindowReader(WindowReader):
         super().__init__(model, prompts)
         # The newest token of all is never read, but a window of one token still needs a column.
         n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
-        self.step = _faster_step(model, packing_pays(len(prompts), max_new_tokens))
+        self.step = _faster_step(model, packing_pays(model, len(prompts), max_new_tokens))
         if isinstance(self.step, CompiledStep):
             n_columns = self.step.n_columns(n_columns, self.context_length)
         self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
