@@ -18,6 +18,7 @@ from glassgpt.model import gpt2
 from glassgpt.model.costs import count_parameters
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+PACKED = {"float32": 28, "bfloat16": 12}
 ALLOWED = {"float32": 1e-3, "bfloat16": 0.3, "int8": 0.5}
 """How far behind the highest score a token may be; the scores' deviation is 1.7."""
 
@@ -45,8 +46,9 @@ def weights_read(numbers: str) -> Bound:
     parameters = count_parameters(gpt2("124M"))
     n_read = parameters.total - parameters.position_embedding
     what = f"{n_read / 1e6:.1f}M weights a token in {numbers}"
-    if numbers == "bfloat16":
-        what += ", as 16 bits each: ours may pack them into 12 before the first token, and that is not timed"
+    if numbers in PACKED:
+        what += f", as {8 * BYTES[numbers]} bits each: ours may pack them into {PACKED[numbers]} before the "
+        what += "first token, and that is not timed"
     return Bound(READ, n_read * BYTES[numbers], what)
 
 
