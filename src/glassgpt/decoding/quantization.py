@@ -2,7 +2,7 @@
 
 Generating one token reads every weight once, so its time follows their bytes. Only matrices shrink; norms,
 biases, positions, and what flows between them stay float32; for the C++ step keys and values are bfloat16.
-(For a long text it may make a copy of bfloat16 weights in 12 bits, `packed.py`.)
+(Of float32 and bfloat16 weights it may make a copy that loses nothing, for a long text: `packed.py`.)
 """
 
 import copy
