@@ -63,7 +63,7 @@ def row(name: str, what: str, numbers: str, task: Task, sides: tuple[Side, ...],
         what=f"{what}, {numbers}",
         unit="s" if task.only_first else "tokens/s",
         how=f"{task.n_prompts} × {task.prompt_tokens} random tokens, {timed}. Every process writes "
-        "8 tokens to warm up, and is then timed more than once.",
+        "8 tokens or more to warm up, and is then timed more than once.",
         sides=(Side(OURS, partial(write_ours, numbers, task)), *sides),
         check=partial(referee, task, ALLOWED[numbers]),
         **more,

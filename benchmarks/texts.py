@@ -28,7 +28,8 @@ class Task:
     prompt: tuple[int, ...] = ()
     """In place of random ones."""
     warm_up_whole: bool = False
-    """Warm up with as many tokens as are timed: on a GPU some code is compiled for their number."""
+    """Warm up with as many tokens as are timed: on a GPU some code is compiled for their number, and ours may
+    copy weights once it has been asked for many."""
     n_texts: int = 2
     """How often it is written in each process."""
     beside_memory: bool = False
@@ -40,7 +41,7 @@ class Task:
         return random_prompts(self.n_prompts, self.prompt_tokens)
 
 
-ONE = Task(n_texts=4, beside_memory=True)
+ONE = Task(n_texts=4, beside_memory=True, warm_up_whole=True)
 """One text at a time, where each token waits for all weights to come from memory."""
 
 

@@ -56,6 +56,18 @@ def test_the_group_of_a_container_is_found_where_only_its_own_is_shown(root):
     assert free_memory(root) == 1_000_000 - 5_000 + 120
 
 
+@pytest.mark.parametrize("place", ["docker/c1", "docker", ""])
+def test_groups_of_version_1_limit_it_too(root, place):
+    write(root, {"proc/self/cgroup": "5:cpu:/other\n4:hugetlb,memory:/docker/c1\n0::/\n"})
+    files = {
+        "memory.limit_in_bytes": "1000000\n",
+        "memory.usage_in_bytes": "5000\n",
+        "memory.stat": "inactive_file 1\nactive_file 1\ntotal_inactive_file 100\ntotal_active_file 20\n",
+    }
+    write(root / "sys/fs/cgroup/memory" / place, files)
+    assert free_memory(root) == 1_000_000 - 5_000 + 120
+
+
 def test_a_system_that_does_not_say_has_no_limit(tmp_path):
     assert free_memory(tmp_path) == math.inf
 

@@ -1,34 +1,50 @@
 """How much memory this process can still take."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def free_memory(root: Path = Path("/")) -> float:
-    """Bytes that nobody else would have to give up; infinite where the system does not say (no Linux).
+    """Bytes that can be taken before the system runs out of them; infinite where it does not say (no Linux).
 
-    What Linux calls available, or what the process's control groups leave of their limits (cgroup v2), if
-    that is less. What Linux only keeps of files, such as weights that are mapped, counts as free. `root` is
-    where `proc` and `sys` lie.
+    What Linux calls available, or what the process's control groups (of version 1 or 2) leave of their
+    limits, if that is less. What is only kept of files, such as weights that are mapped, counts as free.
+    `root` is where `proc` and `sys` lie.
     """
-    try:
+    free = math.inf
+    with contextlib.suppress(OSError, KeyError, ValueError):  # no Linux, or one that does not say
         free = _numbers(root / "proc/meminfo")["MemAvailable"] * 1024  # given in kB
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except (OSError, KeyError):
-        return math.inf
-    groups = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
-    for name in groups:
-        group = root / "sys/fs/cgroup" / name
-        for folder in (group, *group.parents):  # each of them limits those within
-            try:
-                limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
-                used = int((folder / "memory.current").read_text(encoding="utf-8"))
-                files = _numbers(folder / "memory.stat")
-            except OSError:  # the outermost group has no limit, and so no such file
-                continue
-            if limit != "max":
-                free = min(free, int(limit) - used + files["inactive_file"] + files["active_file"])
-    return free
+    return min([free, *map(_left_by, _control_groups(root))])
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """The folders of the groups that may limit the process's memory: its own, and those that these lie in."""
+    with contextlib.suppress(OSError):  # no Linux
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, name = line.split(":", 2)
+            mount = root / "sys/fs/cgroup"
+            if controllers:
+                if "memory" not in controllers.split(","):
+                    continue
+                mount /= "memory"  # version 1 has a folder for each
+            group = mount / name.strip("/")
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
+
+
+def _left_by(group: Path) -> float:
+    """Bytes between what a group has and what it may have at most, both of which files in its folder say."""
+    for limit, used, prefix in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        with contextlib.suppress(OSError, KeyError, ValueError):  # of the other version; "max" is no limit
+            most = int((group / limit).read_text(encoding="utf-8"))
+            files = _numbers(group / "memory.stat")
+            of_files = files[f"{prefix}inactive_file"] + files[f"{prefix}active_file"]
+            return most - int((group / used).read_text(encoding="utf-8")) + of_files
+    return math.inf
 
 
 def _numbers(path: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glassgpt.decoding.build import library, why_no_library
 from glassgpt.decoding.large_pages import side_by_side
-from glassgpt.decoding.packed import packed_matrices, place_of
+from glassgpt.decoding.packed import packed_matrices, place_of, version_of
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
@@ -177,16 +177,21 @@ class NativeStep:
     """`model`'s decoding step, over its weights as they are now; `why_not_native` must have been None.
 
     What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
-    matrix as it lay: then it is copied, as are vectors of other types. With `packed`, one or two rows are
-    computed from copies of float32 and bfloat16 matrices, where that is faster (`packed_matrices`): then what
-    is written into those counts for the next `NativeStep`.
+    matrix as it lay: then it is copied, as are vectors of other types. For a text that may get `n_tokens`
+    tokens, one or two rows may be computed from packed copies (`packed_matrices`), until PyTorch knows of a
+    change of the weights: what is written through `.data` counts for the next `NativeStep` then.
     """
 
-    def __init__(self, model: GPT, packed: bool = False) -> None:
+    def __init__(self, model: GPT, n_tokens: int = 0) -> None:
         lay_in_rows(model)
-        self.packed = packed_matrices(model) if packed else {}
-        config = model.config
-        self.config = config
+        self.model, self.config = model, model.config
+        self.packed = packed_matrices(model, n_tokens)
+        self.weights = [weight for weight in model.parameters() if place_of(weight) in self.packed]
+        self.version = version_of(self.weights)
+        self._describe()
+
+    def _describe(self) -> None:
+        model, config = self.model, self.config
         self.kept: list[Tensor] = []  # what the pointers below point into
         self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
         cosine = sine = None
@@ -223,6 +228,9 @@ class NativeStep:
         Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
         as when repeated, with all that the step has pushed out of the processor's cache in between.
         """
+        if self.packed and version_of(self.weights) != self.version:
+            self.packed = {}
+            self._describe()
         config, n_rows = self.config, len(token_ids) // max(1, n_new)
         if n_rows * n_new != len(token_ids):
             raise GenerationError(

@@ -29,23 +29,23 @@ int64_t packed_bytes(int64_t rows, int64_t columns) {
 
 template <typename Weight>
 int64_t pack_matrix(const Weight* weights, int64_t rows, int64_t columns, uint8_t* memory, int32_t n_threads) {
-    int64_t n_rare = 0;
+    int64_t n_unpacked = 0;
 #if defined(__AVX512BW__)
-    const Packed<Weight> packed(memory, rows, columns);
+    const Packed<Weight, uint8_t> packed(memory, rows, columns);
     find_commonest(weights, rows, columns, packed.upper);
-#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : n_rare)
+#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : n_unpacked)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t g = 0; g < packed.n_groups; g++) {
             Rare& rare = packed.rare_of(row, g);
             rare = pack(weights + row * columns + g * GROUP, packed.upper, packed.group(row, g));
-            n_rare += rare.place == MANY;
+            n_unpacked += rare.place == MANY;
         }
 #endif
-    return n_rare;
+    return n_unpacked;
 }
 
 template <typename Weight>
-bool is_packed_matrix(const Weight* weights, int64_t rows, int64_t columns, uint8_t* memory,
+bool is_packed_matrix(const Weight* weights, int64_t rows, int64_t columns, const uint8_t* memory,
                       int32_t n_threads) {
     int64_t n_others = 0;
 #if defined(__AVX512BW__)
@@ -79,7 +79,7 @@ extern "C" int64_t glassgpt_pack(int64_t bytes, int64_t rows, int64_t columns, c
 
 // Whether `memory` holds these weights, so far as it is read: 1 or 0.
 extern "C" int64_t glassgpt_is_packed(int64_t bytes, int64_t rows, int64_t columns, const void* weights,
-                                      uint8_t* memory, int32_t n_threads) {
+                                      const uint8_t* memory, int32_t n_threads) {
     return bytes == 4
                ? is_packed_matrix(static_cast<const float*>(weights), rows, columns, memory, n_threads)
                : is_packed_matrix(static_cast<const uint16_t*>(weights), rows, columns, memory, n_threads);

@@ -24,7 +24,7 @@ constexpr int64_t PACKED = GROUP * (2 * sizeof(Weight) - 1) / 2;  // bytes of a 
 
 // The one weight of a group whose upper byte is not in the table, where there is one.
 struct Rare {
-    uint8_t place, upper;  // place: as `unpack` sees it
+    uint8_t place, upper;  // place: among the group's upper bytes as `unpack_words` has them; or one of these:
 };
 constexpr uint8_t NONE = 255, MANY = 254;
 static_assert(GROUP <= MANY);
@@ -35,21 +35,22 @@ constexpr int64_t rare_bytes(int64_t rows, int64_t n_groups) {
 
 // A matrix in one piece of memory: the table, what is rare in each group, and the groups. What is beyond a row's last
 // whole group is not packed.
-template <typename Weight>
+template <typename Weight, typename Byte = const uint8_t>
 struct Packed {
+    typedef std::conditional_t<std::is_const_v<Byte>, const Rare, Rare> RareWeight;
     int64_t n_groups;  // of a row
-    uint8_t* upper;
-    Rare* rare;
-    uint8_t* groups;
+    Byte* upper;
+    RareWeight* rare;
+    Byte* groups;
 
-    Packed(uint8_t* memory, int64_t rows, int64_t columns)
+    Packed(Byte* memory, int64_t rows, int64_t columns)
         : n_groups(columns / GROUP),
           upper(memory),
-          rare(reinterpret_cast<Rare*>(memory + LINE)),
+          rare(reinterpret_cast<RareWeight*>(memory + LINE)),
           groups(memory + LINE + rare_bytes(rows, n_groups)) {}
 
-    Rare& rare_of(int64_t row, int64_t g) const { return rare[row * n_groups + g]; }
-    uint8_t* group(int64_t row, int64_t g) const { return groups + (row * n_groups + g) * PACKED<Weight>; }
+    RareWeight& rare_of(int64_t row, int64_t g) const { return rare[row * n_groups + g]; }
+    Byte* group(int64_t row, int64_t g) const { return groups + (row * n_groups + g) * PACKED<Weight>; }
 };
 
 // ── Two Vectors of weights as one step of a product takes them: of bfloat16 those with even and with odd places ────────

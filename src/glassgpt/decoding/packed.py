@@ -7,6 +7,8 @@ same bits.
 
 import ctypes
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,28 +19,33 @@ from glassgpt.decoding.free_memory import free_memory
 from glassgpt.decoding.large_pages import side_by_side
 from glassgpt.decoding.quantization import QuantizedLinear
 
-_MOST_ROWS = 2
+MOST_PACKED_ROWS = 2
 """With more of them at once, arithmetic takes longer than reading. As in products.h."""
-_LEAST_TOKENS = 128
-"""To pack the weights for the first time takes about as long as is saved with so many."""
+_LEAST_TOKENS = 256
+"""To make the copies takes about as long as is saved with so many, where the memory is new to the process."""
+_LEAST_OF_A_TEXT = 32
+"""To compare them with the weights takes about as long as is saved with so many."""
 _GROUP = 128
 """Weights that are packed together, where registers have 512 bits. As in packed.h."""
-_MOST_RARE = 1 / 8
+_MOST_UNPACKED = 1 / 8
 """Of a matrix's groups: these are read as they were, and waited for."""
 _MOST_MEMORY = 1 / 2
-"""Of what is free: a copy is never what a process ends for."""
+"""Of what is free when copies are made."""
 
 Place = tuple[int, torch.dtype, torch.Size]
-_copies: WeakKeyDictionary[nn.Module, dict[Place, Tensor]] = WeakKeyDictionary()
+
+
+@dataclass
+class _Kept:
+    """What is known of a model with the weights that it has now."""
+
+    version: int
+    n_tokens: int = 0  # that were asked for in long texts
+    copies: dict[Place, Tensor] = field(default_factory=dict)  # of all its matrices, or none yet
+
+
+_kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 _packing = threading.Lock()
-
-
-def packing_pays(model: nn.Module, n_rows: int, n_tokens: int) -> bool:
-    """Whether copies would be read for that many rows, and repay themselves within so many tokens of each.
-
-    Not those of a model in training mode: its weights will change before long.
-    """
-    return n_rows <= _MOST_ROWS and n_tokens >= _LEAST_TOKENS and not model.training
 
 
 def place_of(matrix: Tensor) -> Place:
@@ -46,14 +53,27 @@ def place_of(matrix: Tensor) -> Place:
     return matrix.data_ptr(), matrix.dtype, matrix.shape
 
 
-def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
+def version_of(tensors: Iterable[Tensor]) -> int:
+    """Another number after each change of one of them that PyTorch knows of: not of one through `.data`."""
+    return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+
+
+def packed_matrices(model: nn.Module, n_tokens: int) -> dict[Place, Tensor]:
     """The packed copy of each linear layer's matrix in float32 or bfloat16, by its place, where there is one.
 
-    Without registers of 512 bits there is none, as unpacking takes as long as it saves; nor where copies
-    would take more than half of the memory that is free, or the system refuses it. They are made in the first
-    call, and kept as long as the model. Later calls compare them with the weights, which takes as long as
-    some tokens, and make them anew if these have changed.
+    For a text that may get `n_tokens` tokens. The copies are made once so many tokens have been asked for, in
+    one text or several, that they repay themselves, and kept until the weights change, with the model at
+    most. Each call compares them with the weights.
+
+    There are none where registers have less than 512 bits, as unpacking then takes as long as it saves; where
+    they would take more than half of the memory that is free, or the system refuses it; and of a model in
+    training mode, as its weights will change before long.
     """
+    if model.training:
+        _kept.pop(model, None)
+        return {}
+    if n_tokens < _LEAST_OF_A_TEXT:
+        return {}
     matrices = {
         place_of(module.weight): module.weight
         for module in model.modules()
@@ -65,32 +85,42 @@ def packed_matrices(model: nn.Module) -> dict[Place, Tensor]:
     if not matrices:
         return {}
     with _packing:
-        kept = _copies.get(model)
-        if (
-            kept is None
-            or kept.keys() != matrices.keys()
-            or not all(_is_packed(matrices[place], copy) for place, copy in kept.items())
-        ):
-            kept = None
-            _copies.pop(model, None)  # its memory is free for the next, if no step is reading it
-            sizes = list(map(_packed_bytes, matrices.values()))
-            if sum(sizes) > _MOST_MEMORY * free_memory():
-                return {}
-            byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
-            try:
-                room = side_by_side([byte.expand(size) for size in sizes])
-            except RuntimeError:  # PyTorch got none; without a copy all is as right, and slower
-                return {}
-            kept = _copies[model] = {
-                place: _pack(matrices[place], copy) for place, copy in zip(matrices, room, strict=True)
-            }
-        return {place: copy for place, copy in kept.items() if copy.numel()}
+        kept, version = _kept.get(model), version_of(matrices.values())
+        if kept is None or kept.version != version or not _are_packed(matrices, kept.copies):
+            kept = _kept[model] = _Kept(version)
+        kept.n_tokens += n_tokens
+        if kept.n_tokens >= _LEAST_TOKENS and not kept.copies:
+            kept.copies = _copies_of(matrices)
+        return {place: copy for place, copy in kept.copies.items() if copy.numel()}
+
+
+def _copies_of(matrices: dict[Place, Tensor]) -> dict[Place, Tensor]:
+    """A packed copy of each, empty if it would not be read; none at all without enough memory."""
+    sizes = list(map(_packed_bytes, matrices.values()))
+    if sum(sizes) > _MOST_MEMORY * free_memory():
+        return {}
+    byte = torch.zeros(1, dtype=torch.uint8, device="cpu")
+    try:
+        room = side_by_side([byte.expand(size) for size in sizes])
+    except RuntimeError:  # PyTorch got none; without a copy all is as right, and slower
+        return {}
+    return {place: _pack(matrices[place], copy) for place, copy in zip(matrices, room, strict=True)}
+
+
+def _are_packed(matrices: dict[Place, Tensor], copies: dict[Place, Tensor]) -> bool:
+    """Whether the copies, where there are some, are those of the matrices."""
+    if not copies:
+        return True
+    return copies.keys() == matrices.keys() and all(
+        _is_packed(matrices[place], copy) for place, copy in copies.items()
+    )
 
 
 def _pack(matrix: Tensor, copy: Tensor) -> Tensor:
     """The copy, filled; nothing in place of one that would be read too seldom."""
-    n_rare = _call("glassgpt_pack", matrix, copy)
-    return copy if n_rare <= _MOST_RARE * matrix.numel() / _GROUP else copy[:0]
+    n_rows, n_columns = matrix.shape
+    n_unpacked = _call("glassgpt_pack", matrix, copy)
+    return copy if n_unpacked <= _MOST_UNPACKED * n_rows * (n_columns // _GROUP) else copy.new_empty(0)
 
 
 def _is_packed(matrix: Tensor, copy: Tensor) -> bool:

@@ -6,7 +6,7 @@
 
 namespace {
 
-// Of rows of weights that lie FAR apart, a line of each for each one read, 1 KB ahead, or two of packed ones.
+// Of rows of weights that lie FAR apart, a line of each for each one read, so many bytes ahead.
 constexpr int64_t AHEAD = 1024;
 constexpr int64_t AHEAD_PACKED = 2048;
 

@@ -21,7 +21,7 @@ struct Matrix {
     int64_t rows, columns;
     Format format;
     float largest;          // of INT8: the largest activation that cannot overflow a sum, at most 32767
-    uint8_t* packed;  // of FLOAT32 and BFLOAT16: the same weights once more, as Packed; or null
+    const uint8_t* packed;  // of FLOAT32 and BFLOAT16: the same weights once more, as Packed; or null
 };
 
 // ── Products of N rows of weights and ROWS rows of activations: y[j][row] = w[j] · x[row] ─────────────────

@@ -3,8 +3,8 @@
 // A step reads every weight once and does little with it, so it can be no faster than memory is read. Three
 // things bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all
 // products of a step share one parallel region, with a barrier where the next needs the whole of the last;
-// weights are read where they lie, as bfloat16 or 8-bit integers too, and widened in registers; of bfloat16, a
-// copy that is packed (packed.h), where there is one. Activations are float32. With many rows it is arithmetic that
+// weights are read where they lie, as bfloat16 or 8-bit integers too, and widened in registers; where there is a packed
+// copy (packed.h) of float32 or bfloat16, that is read. Activations are float32. With many rows it is arithmetic that
 // takes the time, and where there are tiles (tile_products.h), they do it.
 //
 // native.py describes these structures a second time, for Python.

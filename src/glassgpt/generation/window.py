@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.backends import cuda
 
 from glassgpt.decoding import (
+    MOST_PACKED_ROWS,
     CompiledStep,
     NativeStep,
     PromptKernels,
-    packing_pays,
     why_not_compiled,
     why_not_native,
 )
@@ -85,7 +85,7 @@ class CachedWindowReader(WindowReader):
         super().__init__(model, prompts)
         # The newest token of all is never read, but a window of one token still needs a column.
         n_columns = max(len(prompt) for prompt in prompts) + max_new_tokens
-        self.step = _faster_step(model, packing_pays(model, len(prompts), max_new_tokens))
+        self.step = _faster_step(model, max_new_tokens if len(prompts) <= MOST_PACKED_ROWS else 0)
         if isinstance(self.step, CompiledStep):
             n_columns = self.step.n_columns(n_columns, self.context_length)
         self.cache = self._empty_cache(len(prompts), min(n_columns, self.context_length))
@@ -229,8 +229,8 @@ def runs_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _faster_step(model: GPT, packed: bool) -> NativeStep | CompiledStep | None:
+def _faster_step(model: GPT, n_tokens: int) -> NativeStep | CompiledStep | None:
     """What decodes `model` faster than PyTorch does by itself, where there is something."""
     if why_not_native(model) is None:
-        return NativeStep(model, packed)
+        return NativeStep(model, n_tokens)
     return CompiledStep(model) if why_not_compiled(model) is None else None
