@@ -51,6 +51,14 @@ def test_a_group_leaves_what_it_and_those_around_it_allow(root, inner, outer, fr
     assert free_memory(root) == free
 
 
+def test_what_a_group_may_have_before_it_becomes_slow_counts_as_well(root):
+    limit(root, "a/b", "1000000", 5_000)
+    write(root / "sys/fs/cgroup/a/b", {"memory.high": "900000\n"})
+    assert free_memory(root) == 900_000 - 5_000 + 120
+    write(root / "sys/fs/cgroup/a/b", {"memory.high": "max\n"})
+    assert free_memory(root) == 1_000_000 - 5_000 + 120
+
+
 def test_the_group_of_a_container_is_found_where_only_its_own_is_shown(root):
     limit(root, "", "1000000", 5_000)
     assert free_memory(root) == 1_000_000 - 5_000 + 120

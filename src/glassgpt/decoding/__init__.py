@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from glassgpt.decoding.native import NativeStep as NativeStep
     from glassgpt.decoding.native import why_not_native as why_not_native
     from glassgpt.decoding.packed import MOST_PACKED_ROWS as MOST_PACKED_ROWS
+    from glassgpt.decoding.packed import forget_copies as forget_copies
     from glassgpt.decoding.products import OneDNNProducts as OneDNNProducts
     from glassgpt.decoding.prompt import PromptKernels as PromptKernels
     from glassgpt.decoding.quantization import quantize as quantize
@@ -24,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "compiled": ["CompiledStep", "compile_decoding", "why_not_compiled"],
         "gelu": ["DifferentiableGELU"],
         "native": ["NativeStep", "why_not_native"],
-        "packed": ["MOST_PACKED_ROWS"],
+        "packed": ["MOST_PACKED_ROWS", "forget_copies"],
         "products": ["OneDNNProducts"],
         "prompt": ["PromptKernels"],
         "quantization": ["quantize"],

@@ -21,7 +21,7 @@ def free_memory(root: Path = Path("/")) -> float:
 
 def _control_groups(root: Path) -> Iterator[Path]:
     """The folders of the groups that may limit the process's memory: its own, and those that these lie in."""
-    with contextlib.suppress(OSError):  # no Linux
+    with contextlib.suppress(OSError, ValueError):  # no Linux, or one that says it in another way
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             mount = root / "sys/fs/cgroup"
@@ -35,16 +35,18 @@ def _control_groups(root: Path) -> Iterator[Path]:
 
 def _left_by(group: Path) -> float:
     """Bytes between what a group has and what it may have at most, both of which files in its folder say."""
+    left = math.inf
     for limit, used, prefix in (
         ("memory.max", "memory.current", ""),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ("memory.high", "memory.current", ""),  # beyond this all of it becomes slow
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),  # of version 1
     ):
         with contextlib.suppress(OSError, KeyError, ValueError):  # of the other version; "max" is no limit
             most = int((group / limit).read_text(encoding="utf-8"))
             files = _numbers(group / "memory.stat")
             of_files = files[f"{prefix}inactive_file"] + files[f"{prefix}active_file"]
-            return most - int((group / used).read_text(encoding="utf-8")) + of_files
-    return math.inf
+            left = min(left, most - int((group / used).read_text(encoding="utf-8")) + of_files)
+    return left
 
 
 def _numbers(path: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glassgpt.decoding.build import library, why_no_library
 from glassgpt.decoding.large_pages import side_by_side
-from glassgpt.decoding.packed import packed_matrices, place_of, version_of
+from glassgpt.decoding.packed import forget_copies, packed_matrices, place_of, version_of
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
@@ -178,20 +178,18 @@ class NativeStep:
 
     What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
     matrix as it lay: then it is copied, as are vectors of other types. For a text that may get `n_tokens`
-    tokens, one or two rows may be computed from packed copies (`packed_matrices`), until PyTorch knows of a
-    change of the weights: what is written through `.data` counts for the next `NativeStep` then.
+    tokens, one or two rows may be computed from packed copies (`packed_matrices`), until the model is in
+    training mode or its weights' versions change. A change that does not count as a version, through `.data`
+    or by a fused optimizer, may then count for the next `NativeStep` only.
     """
 
     def __init__(self, model: GPT, n_tokens: int = 0) -> None:
         lay_in_rows(model)
-        self.model, self.config = model, model.config
+        self.model = model
         self.packed = packed_matrices(model, n_tokens)
-        self.weights = [weight for weight in model.parameters() if place_of(weight) in self.packed]
-        self.version = version_of(self.weights)
-        self._describe()
-
-    def _describe(self) -> None:
-        model, config = self.model, self.config
+        self.packed_weights = [weight for weight in model.parameters() if place_of(weight) in self.packed]
+        self.version = version_of(self.packed_weights)
+        self.config = config = model.config
         self.kept: list[Tensor] = []  # what the pointers below point into
         self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
         cosine = sine = None
@@ -225,12 +223,12 @@ class NativeStep:
         GenerationError when the cache is full, of another model's shape, or of another type than float32 and
         bfloat16, for a token outside the vocabulary, and where the step has too little memory.
 
-        Nothing here is PyTorch's but the memory of the result: its smallest operation takes ten times as long
-        as when repeated, with all that the step has pushed out of the processor's cache in between.
+        Nothing here is PyTorch's but the memory of the result and, of packed weights, their versions: its
+        smallest operation takes ten times as long as when repeated, with all that the step has pushed out of
+        the processor's cache in between.
         """
-        if self.packed and version_of(self.weights) != self.version:
-            self.packed = {}
-            self._describe()
+        if self.packed and (self.model.training or version_of(self.packed_weights) != self.version):
+            self._forget_copies()
         config, n_rows = self.config, len(token_ids) // max(1, n_new)
         if n_rows * n_new != len(token_ids):
             raise GenerationError(
@@ -262,6 +260,14 @@ class NativeStep:
             )
         cache.advance(n_new)
         return logits
+
+    def _forget_copies(self) -> None:
+        for block in self.blocks:
+            for matrix in (block.qkv, block.output, block.gate, block.up, block.down):
+                matrix.packed = None
+        self.description.head.packed = None
+        self.packed = {}
+        forget_copies(self.model)
 
     def _check(self, token_ids: list[int], n_rows: int, cache: KVCache) -> None:
         """What lies beyond a tensor's end would be read as if it were part of it."""

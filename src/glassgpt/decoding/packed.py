@@ -54,23 +54,31 @@ def place_of(matrix: Tensor) -> Place:
 
 
 def version_of(tensors: Iterable[Tensor]) -> int:
-    """Another number after each change of one of them that PyTorch knows of: not of one through `.data`."""
-    return sum(tensor._version for tensor in tensors if not tensor.is_inference())
+    """Another number after each change of one of them that PyTorch counts: not of one through `.data`, by
+    NumPy or by a fused optimizer."""
+    return sum(tensor._version for tensor in tensors)
+
+
+def forget_copies(model: nn.Module) -> None:
+    """Give their memory back; who is reading them just now keeps it until the end of that."""
+    with _packing:
+        _kept.pop(model, None)
 
 
 def packed_matrices(model: nn.Module, n_tokens: int) -> dict[Place, Tensor]:
     """The packed copy of each linear layer's matrix in float32 or bfloat16, by its place, where there is one.
 
     For a text that may get `n_tokens` tokens. The copies are made once so many tokens have been asked for, in
-    one text or several, that they repay themselves, and kept until the weights change, with the model at
-    most. Each call compares them with the weights.
+    one text or several, that they repay themselves, and kept with the model until a text finds that its
+    weights have changed (each compares them), or `forget_copies`.
 
     There are none where registers have less than 512 bits, as unpacking then takes as long as it saves; where
-    they would take more than half of the memory that is free, or the system refuses it; and of a model in
-    training mode, as its weights will change before long.
+    they would take more than half of the memory that is free, or the system refuses it; of a model in
+    training mode, as its weights will change before long; and of tensors made in inference mode, whose
+    changes PyTorch does not count.
     """
     if model.training:
-        _kept.pop(model, None)
+        forget_copies(model)
         return {}
     if n_tokens < _LEAST_OF_A_TEXT:
         return {}
@@ -80,6 +88,7 @@ def packed_matrices(model: nn.Module, n_tokens: int) -> dict[Place, Tensor]:
         if isinstance(module, nn.Linear | QuantizedLinear)
         and module.weight.dtype in (torch.float32, torch.bfloat16)
         and module.weight.is_contiguous()
+        and not module.weight.is_inference()
         and _packed_bytes(module.weight)
     }
     if not matrices:

@@ -57,8 +57,9 @@ def generate(
     Text longer than the context goes on in a window that drops its older half when full (`window.py`).
     The model runs where it is and as it is, without dropout or gradients; between two tokens it is as the
     caller left it, though a CUDA GPU is by then computing the next one, on the stream of that call. Whoever
-    changes weights there turns `speculate` off, as tokens that were guessed right have been read already, and
-    writes nothing through `.data`, as a copy of the weights may not notice (`decoding/packed.py`).
+    changes weights there turns `speculate` off, as tokens that were guessed right have been read already. A
+    change that is no new `_version` (a fused optimizer's, or through `.data`) counts at once only in training
+    mode, as there may be a packed copy of the weights (`decoding/packed.py`).
     Rounding in float32 or less can decide between two logits that are all but equal, so that "equal" above
     and with `use_cache=False` holds for every token only when nothing is so close.
 

@@ -22,6 +22,7 @@ from glassgpt.decoding import (
     CompiledStep,
     NativeStep,
     PromptKernels,
+    forget_copies,
     why_not_compiled,
     why_not_native,
 )
@@ -233,4 +234,5 @@ def _faster_step(model: GPT, n_tokens: int) -> NativeStep | CompiledStep | None:
     """What decodes `model` faster than PyTorch does by itself, where there is something."""
     if why_not_native(model) is None:
         return NativeStep(model, n_tokens)
+    forget_copies(model)
     return CompiledStep(model) if why_not_compiled(model) is None else None
