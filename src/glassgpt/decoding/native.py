@@ -1,4 +1,4 @@
-"""The decoding step in C++ (`step.cpp`): whether it can serve a model, and its call.
+"""The decoding step in C++ (`step.cpp`), called. `servable.py` knows which models it can serve.
 
 It computes what `model(token_ids, cache)` does for a token a row, or a few, on a CPU, from the same weights
 where they lie (`lay_in_rows`) and with the same cache. PyTorch's way stays for all else; the step is tested
@@ -6,7 +6,6 @@ against it.
 """
 
 import ctypes
-import functools
 import gc
 import threading
 
@@ -14,20 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glassgpt.decoding.build import library, why_no_library
+from glassgpt.decoding.build import library
 from glassgpt.decoding.large_pages import side_by_side
 from glassgpt.decoding.packed import forget_copies, packed_matrices, place_of, version_of
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
+from glassgpt.decoding.servable import FORMATS
 from glassgpt.errors import GenerationError
 from glassgpt.model.block import Block
-from glassgpt.model.config import ModelConfig
-from glassgpt.model.dropout import Dropout
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
 from glassgpt.model.positions import rotary_angles
-
-_FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-_WIDTH = 64  # numbers that a vector's load takes at most; no row of weights has a rest
 
 
 class _Matrix(ctypes.Structure):
@@ -73,77 +68,6 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("n_rows", "n_new", "n_tokens", "max_tokens")),
         ("cache_format", ctypes.c_int32),
     )
-
-
-def why_not_native(model: GPT) -> str | None:
-    """Why the C++ step cannot serve `model`, in a few words; None where it can."""
-    config = model.config
-    tensors = dict(model.state_dict())
-    if elsewhere := {tensor.device for tensor in tensors.values()} - {torch.device("cpu")}:
-        return f"the model is on {', '.join(sorted(map(str, elsewhere)))}"
-    if strange := {tensor.dtype for tensor in tensors.values()} - _FORMATS.keys():
-        return f"its weights are {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in strange))}"
-    if config.d_model % _WIDTH or config.hidden_width % _WIDTH or config.d_head % 16:
-        return (
-            f"its widths are not multiples of {_WIDTH} (d_model {config.d_model}, d_ff "
-            f"{config.hidden_width}) or of 16 (d_head {config.d_head})"
-        )
-    return _why_another_model(model) or why_no_library()
-
-
-def _why_another_model(model: GPT) -> str | None:
-    """What `model` has in other places, types or shapes than a GPT of its configuration, if anything: the
-    step would compute as if it had not."""
-    kinds, shapes = _anatomy(model.config)
-    modules = dict(model.named_modules())
-    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
-        return "there are hooks for all modules, which it would not call"
-    if unknown := sorted(modules.keys() ^ kinds.keys()):
-        return f"it differs from its configuration in {unknown[0]}"
-    for name, module in modules.items():
-        place = name or "the model"
-        if type(module) not in (kinds[name], _AS_GOOD.get(kinds[name])):
-            return f"{place} is a {type(module).__name__}, which it does not know"
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"{place} has hooks, which it would not call"
-        if "forward" in vars(module):
-            return f"{place} has a forward of its own, which it would not call"
-        if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.eps != model.config.norm_eps:
-            return f"{place} has eps={module.eps}, not {model.config.norm_eps}"
-        if isinstance(module, nn.Embedding) and module.max_norm is not None:
-            return f"{place} has a max_norm, which it does not know"
-    tensors = dict(
-        [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    )
-    for name, tensor in tensors.items():
-        if type(tensor) not in (Tensor, nn.Parameter):
-            return f"{name} is a {type(tensor).__name__}, which it does not know"
-    scales = {}  # that belong to the 8-bit matrices, and to no others
-    for name in shapes:
-        if name in tensors and tensors[name].dtype == torch.int8:
-            scales[name.removesuffix("weight") + "scale"] = shapes[name][:1]
-    needed = {**shapes, **scales}
-    if unknown := sorted(tensors.keys() ^ needed.keys()):
-        return f"it differs from its configuration in {unknown[0]}"
-    for name, shape in needed.items():
-        if tensors[name].shape != shape:
-            return f"{name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}"
-    return None
-
-
-_AS_GOOD: dict[type, type] = {
-    nn.Linear: QuantizedLinear,
-    nn.Embedding: QuantizedEmbedding,
-    Dropout: nn.Dropout,
-}
-
-
-@functools.lru_cache(maxsize=8)
-def _anatomy(config: ModelConfig) -> tuple[dict[str, type], dict[str, torch.Size]]:
-    """The type of each module and the shape of each weight of a GPT of that configuration."""
-    model = GPT.uninitialised(config, device="meta")
-    kinds = {name: type(module) for name, module in model.named_modules()}
-    return kinds, {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 _laying = threading.Lock()
@@ -248,7 +172,7 @@ class NativeStep:
             n_new=n_new,
             n_tokens=cache.n_tokens,
             max_tokens=cache.max_tokens,
-            cache_format=_FORMATS[cache.keys.dtype],
+            cache_format=FORMATS[cache.keys.dtype],
         )
         enough_memory = library().glassgpt_step(
             ctypes.byref(self.description), ctypes.byref(step), ctypes.c_int32(torch.get_num_threads())
@@ -319,24 +243,22 @@ class NativeStep:
         )
 
     def _matrix(self, module: nn.Linear | nn.Embedding | QuantizedLinear | QuantizedEmbedding) -> _Matrix:
-        scale = bias = None
+        scale = bias = copy = None
         largest = 0
         if isinstance(module, QuantizedLinear | QuantizedEmbedding):
             scale = module.scale
         if isinstance(module, QuantizedLinear):
             largest = module.largest_activation
         if isinstance(module, nn.Linear | QuantizedLinear):
-            bias = module.bias
+            bias, copy = module.bias, self.packed.get(place_of(module.weight))
         weight = self._pointer(module.weight, module.weight.dtype)
-        is_layer = isinstance(module, nn.Linear | QuantizedLinear)
-        copy = self.packed.get(place_of(module.weight)) if is_layer else None
         return _Matrix(
             weight=weight,
             scale=self._pointer(scale),
             bias=self._pointer(bias),
             rows=module.weight.shape[0],
             columns=module.weight.shape[1],
-            format=_FORMATS[module.weight.dtype],
+            format=FORMATS[module.weight.dtype],
             largest=largest,
             packed=None if copy is None else copy.data_ptr(),
         )

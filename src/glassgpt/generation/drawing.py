@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glassgpt.decoding.native import lay_in_rows, why_not_native
+from glassgpt.decoding.native import lay_in_rows
+from glassgpt.decoding.servable import why_not_native
 from glassgpt.errors import GenerationError
 from glassgpt.generation.config import SamplingConfig
 from glassgpt.generation.sampling import next_tokens, row_generators, seen_tokens
