@@ -19,6 +19,7 @@ from glassgpt.model.costs import count_parameters
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 PACKED = {"float32": 28, "bfloat16": 12}
+"""Bits of a weight in the copy that ours may read."""
 ALLOWED = {"float32": 1e-3, "bfloat16": 0.3, "int8": 0.5}
 """How far behind the highest score a token may be; the scores' deviation is 1.7."""
 

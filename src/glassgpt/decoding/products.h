@@ -101,7 +101,6 @@ void dots(const Packed<Weight>& packed, const Weight* w, int64_t row, int64_t ap
           float (&y)[N][ROWS]) {
     Vector total[N][ROWS] = {};
     const __m512i table = load_table(packed.upper);
-    const auto read = [&](int j, int64_t p) { return load_pair(w + (row + j * apart) * n + 2 * p * WIDTH); };
     const auto add = [&](int j, Pair weights, const Pair (&activations)[ROWS]) {
 #pragma GCC unroll 2
         for (int r = 0; r < ROWS; r++) {
@@ -136,7 +135,7 @@ void dots(const Packed<Weight>& packed, const Weight* w, int64_t row, int64_t ap
         Pair activations[ROWS];
         activations_of(p, activations);
 #pragma GCC unroll 4
-        for (int j = 0; j < N; j++) add(j, read(j, p), activations);
+        for (int j = 0; j < N; j++) add(j, load_pair(w + (row + j * apart) * n + 2 * p * WIDTH), activations);
     }
     add_up(total, y);
 }

@@ -2,7 +2,7 @@
 
 Generating one token reads every weight once, so its time follows their bytes. Only matrices shrink; norms,
 biases, positions, and what flows between them stay float32; for the C++ step keys and values are bfloat16.
-(Of float32 and bfloat16 weights it may make a copy that loses nothing, for a long text: `packed.py`.)
+(Of float32 and bfloat16 weights it may read a copy in fewer bits, which loses nothing: `packed.py`.)
 """
 
 import copy
