@@ -1,8 +1,10 @@
 """Small models of every kind that the C++ step serves, with weights large enough for mistakes to show."""
 
 import contextlib
+import platform
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,17 @@ from glassgpt.model import GPT, KVCache, ModelConfig
 needs_library = pytest.mark.skipif(
     why_no_library() is not None,
     reason=f"needs the C++ step: {why_no_library()}; install a C++ compiler (Debian: apt-get install g++)",
+)
+
+_CPUINFO = Path("/proc/cpuinfo")
+WORDS = _CPUINFO.read_text().split() if platform.machine() == "x86_64" and _CPUINFO.exists() else None
+"""Linux's words for what this processor has, where they are Linux's and x86's."""
+OTHER_VENDOR = ["-mno-sse4a" if WORDS and "sse4a" in WORDS else "-msse4a"]
+"""The compiler's flag for a library as it is built for the other vendor's processors: prefetch.h tells AMD's
+from Intel's by SSE4A."""
+needs_packing = pytest.mark.skipif(
+    "avx512bw" not in (WORDS or ()),
+    reason="needs a processor with AVX-512: elsewhere no weights are packed",
 )
 
 # Each value of each field meets each value of the others somewhere.
@@ -78,7 +91,7 @@ class CountedLibrary:
         self.names = names
 
     def __getattr__(self, name: str):
-        if name not in ("glassgpt_panel", "glassgpt_has_tiles"):
+        if name not in ("glassgpt_panel", "glassgpt_has_tiles", "glassgpt_reads_as_amd"):
             self.names.append(name)
         return getattr(build.library(), name)
 

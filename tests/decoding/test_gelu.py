@@ -36,7 +36,7 @@ def ours(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return y.detach(), x.grad
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [(torch.float32, {"rtol": 1e-5, "atol": 1e-6}), (torch.bfloat16, {"rtol": 2**-8, "atol": 1e-6})],
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_the_exact_ones_but_for_rounding(n, dtype, tole
     assert calls == [f"glassgpt_gelu{suffix}", f"glassgpt_gelu_backward{suffix}"]
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_far_from_zero_it_is_nothing_or_all_and_nan_stays(dtype, calls):
     x = torch.tensor([-1e30, -100.0, -31.0, 0.0, 31.0, 100.0, 1e30, torch.nan], dtype=dtype).repeat(5)

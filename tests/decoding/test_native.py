@@ -10,7 +10,7 @@ from glassgpt.generation import guessing
 from glassgpt.model import GPT, KVCache, gpt2
 from tests.decoding.models import KINDS, a_model, logits_of_rows, needs_library, transposed
 
-pytestmark = [needs_library, pytest.mark.usefixtures("registers")]
+pytestmark = [needs_library, pytest.mark.usefixtures("each_library")]
 
 
 def largest_difference(

@@ -59,7 +59,7 @@ def exact(q, k, v):
     return F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True, enable_gqa=True)
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize("T", [1, 2, 5, 6, 7, 63, 64, 65, 200])
 @pytest.mark.parametrize(("H", "G"), [(3, 3), (6, 2), (4, 1)])
 @pytest.mark.parametrize("Dh", [16, 48, 64, 80, 128])
@@ -71,7 +71,7 @@ def test_attention_gives_the_same_numbers(T, H, G, Dh, calls, however_little):
     torch.testing.assert_close(mixed.double(), exact(q, k, v), rtol=0, atol=5e-6)
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 def test_the_shapes_of_gpt2_and_a_cache_with_room_behind_its_tokens(calls):
     q, k, v = heads(1, 900, (12, 12, 12), 64)
     cache = torch.full((2, 1, 12, 1024, 64), torch.nan)
@@ -86,7 +86,7 @@ def test_the_shapes_of_gpt2_and_a_cache_with_room_behind_its_tokens(calls):
     assert mixed.transpose(1, 2).is_contiguous()  # the output projection takes it as it is
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(calls, however_little):
     q, k, v = heads(3, 150, (4, 2, 2), 32)
 
@@ -111,7 +111,7 @@ def test_no_token_sees_a_later_one_and_rows_and_threads_change_no_bit(calls, how
     assert calls == ["glassgpt_attention"] * 11
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 def test_scores_of_any_size(calls, however_little):
     q, k, v = heads(1, 70, (2, 2, 2), 16)
     for factor in (1e-20, 30, 1e15):  # of no size at all; a softmax that is all but one-hot; 1e30
@@ -126,7 +126,7 @@ def test_scores_of_any_size(calls, however_little):
     assert calls == ["glassgpt_attention"] * 4
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize("shape", [(900, 3072), (3, 7, 4097), (2, 33000)])
 def test_gelu_gives_the_same_numbers(shape, calls):
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_gelu_gives_the_same_numbers(shape, calls):
     torch.testing.assert_close(y.double(), F.gelu(x.double(), approximate="tanh"), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 40])
 def test_gelu_of_any_length_and_with_nan(n, calls, however_little):
     x = torch.linspace(-1e38, 50, n)
@@ -244,7 +244,7 @@ def test_x86_has_it():
     assert IS_X86()
 
 
-@pytest.mark.usefixtures("registers")
+@pytest.mark.usefixtures("each_library")
 @pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "positions": "rope"}, {"attention_window": 40}])
 def test_generate_reads_a_prompt_with_them(fields, calls, monkeypatch):
     model = a_model(context_length=400, **fields)

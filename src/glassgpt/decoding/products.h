@@ -121,10 +121,10 @@ void dots(const Packed<Weight>& packed, const Weight* w, int64_t row, int64_t ap
         Pair activations[4][ROWS];
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++) activations_of(4 * g + k, activations[k]);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < N; j++) {
             const uint8_t* group = packed.group(row + j * apart, g);
-            for (int64_t i = 0; i < PACKED<Weight>; i += LINE) __builtin_prefetch(group + AHEAD_PACKED + i, 0, 2);
+            for (int64_t i = 0; i < PACKED<Weight>; i += LINE) prefetch_far(group + AHEAD_PACKED + i);
             Pair weights[4];
             read_group(packed, row + j * apart, g, table, w + (row + j * apart) * n + g * GROUP, weights);
 #pragma GCC unroll 4
@@ -134,7 +134,7 @@ void dots(const Packed<Weight>& packed, const Weight* w, int64_t row, int64_t ap
     for (int64_t p = packed.n_groups * 4; p < n / (2 * WIDTH); p++) {
         Pair activations[ROWS];
         activations_of(p, activations);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int j = 0; j < N; j++) add(j, load_pair(w + (row + j * apart) * n + 2 * p * WIDTH), activations);
     }
     add_up(total, y);
@@ -235,9 +235,9 @@ struct Worker {
     void products(const Matrix& m, const Activation* x, Write write) {
         auto [j, last] = share(m.rows);
         if (n_rows < 4) {
-            const int64_t n = (last - j) / 4, end = j + n;
-            for (; j < end; j++) block_of_rows<true, Weight, 4>(m, j, n, x, write);
-            j += 3 * n;
+            const int64_t n = (last - j) / RUNS, end = j + n;
+            for (; j < end; j++) block_of_rows<true, Weight, RUNS>(m, j, n, x, write);
+            j += (RUNS - 1) * n;
         } else {
             constexpr int N = REGISTERS == 32 ? 6 : 3;
             for (; j + N <= last; j += N) block_of_rows<false, Weight, N>(m, j, 1, x, write);
@@ -254,7 +254,7 @@ struct Worker {
             decltype(Weight{} * Activation{}) y[N][rows];
             const Behind<Weight> behind{w + N * n, row / 4, (n_rows + 3) / 4};
             const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, behind, y); };
-            if constexpr (PACKS && FAR && N == 4 && rows < 3 && !std::is_same_v<Weight, int8_t>) {
+            if constexpr (PACKS && FAR && N == RUNS && rows < 3 && !std::is_same_v<Weight, int8_t>) {
                 if (m.packed)
                     dots(Packed<Weight>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
                 else

@@ -228,6 +228,9 @@ void read_tokens(const Model& model, const Step& step, int32_t n_threads) {
 // Whether steps of many tokens use tiles here: 1 or 0.
 extern "C" int32_t glassgpt_has_tiles() { return tiles_are_allowed(); }
 
+// Whether memory is read in the order that suits AMD's processors: 1 or 0.
+extern "C" int32_t glassgpt_reads_as_amd() { return AMD; }
+
 // Whether there was memory enough: 1 or 0.
 extern "C" int32_t glassgpt_step(const Model& model, const Step& step, int32_t n_threads) {
     try {
