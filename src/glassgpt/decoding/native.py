@@ -8,14 +8,16 @@ against it.
 import ctypes
 import gc
 import threading
+import time
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from glassgpt.decoding.build import library
+from glassgpt.decoding.faster import FasterOfTwo
 from glassgpt.decoding.large_pages import side_by_side
-from glassgpt.decoding.packed import forget_copies, packed_matrices, place_of, version_of
+from glassgpt.decoding.packed import MOST_PACKED_ROWS, forget_copies, packed_matrices, place_of, version_of
 from glassgpt.decoding.quantization import QuantizedEmbedding, QuantizedLinear
 from glassgpt.decoding.servable import FORMATS
 from glassgpt.errors import GenerationError
@@ -67,6 +69,7 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("logits", "keys", "values", "n_padding")),
         *((name, ctypes.c_int64) for name in ("n_rows", "n_new", "n_tokens", "max_tokens")),
         ("cache_format", ctypes.c_int32),
+        ("reads_copies", ctypes.c_int32),
     )
 
 
@@ -102,9 +105,10 @@ class NativeStep:
 
     What is written into float32 vectors and any matrix counts at once, unless `lay_in_rows` has left that
     matrix as it lay: then it is copied, as are vectors of other types. For a text that may get `n_tokens`
-    tokens, one or two rows may be computed from packed copies (`packed_matrices`), until the model is in
-    training mode or its weights' versions change. A change that does not count as a version, through `.data`
-    or by a fused optimizer, may then count for the next `NativeStep` only.
+    tokens, one or two rows may be computed from packed copies (`packed_matrices`), where that turns out to
+    be faster, until the model is in training mode or its weights' versions change. A change that does not
+    count as a version, through `.data` or by a fused optimizer, may then count for the next `NativeStep`
+    only.
     """
 
     def __init__(self, model: GPT, n_tokens: int = 0) -> None:
@@ -137,6 +141,7 @@ class NativeStep:
             norm_eps=config.norm_eps,
             is_rmsnorm=config.norm == "rmsnorm",
         )
+        self.packing_pays = [FasterOfTwo() for _ in range(MOST_PACKED_ROWS)]  # with one row, with two
 
     def logits(self, token_ids: list[int], cache: KVCache, n_new: int = 1) -> Float[Tensor, "B*T V"]:
         """The logits of what follows each of `token_ids`, in float32: T = `n_new` neighbouring tokens of the
@@ -152,7 +157,8 @@ class NativeStep:
         the processor's cache in between.
         """
         if self.packed and (self.model.training or version_of(self.packed_weights) != self.version):
-            self._forget_copies()
+            self.packed = {}
+            forget_copies(self.model)
         config, n_rows = self.config, len(token_ids) // max(1, n_new)
         if n_rows * n_new != len(token_ids):
             raise GenerationError(
@@ -174,24 +180,25 @@ class NativeStep:
             max_tokens=cache.max_tokens,
             cache_format=FORMATS[cache.keys.dtype],
         )
+        if self.packed and 1 <= len(token_ids) <= MOST_PACKED_ROWS:
+            packing_pays = self.packing_pays[len(token_ids) - 1]
+            step.reads_copies, start = packing_pays.takes_first(), time.perf_counter()
+            self._run(step)
+            packing_pays.took(bool(step.reads_copies), time.perf_counter() - start)
+        else:
+            self._run(step)
+        cache.advance(n_new)
+        return logits
+
+    def _run(self, step: _Step) -> None:
         enough_memory = library().glassgpt_step(
             ctypes.byref(self.description), ctypes.byref(step), ctypes.c_int32(torch.get_num_threads())
         )
         if not enough_memory:
             raise GenerationError(
-                f"There is too little memory for a step of {len(token_ids):,} tokens. Generate for fewer "
-                f"prompts at once."
+                f"There is too little memory for a step of {step.n_rows * step.n_new:,} tokens. Generate for "
+                f"fewer prompts at once."
             )
-        cache.advance(n_new)
-        return logits
-
-    def _forget_copies(self) -> None:
-        for block in self.blocks:
-            for matrix in (block.qkv, block.output, block.gate, block.up, block.down):
-                matrix.packed = None
-        self.description.head.packed = None
-        self.packed = {}
-        forget_copies(self.model)
 
     def _check(self, token_ids: list[int], n_rows: int, cache: KVCache) -> None:
         """What lies beyond a tensor's end would be read as if it were part of it."""

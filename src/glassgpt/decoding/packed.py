@@ -1,8 +1,8 @@
 """Matrices in fewer bits, which the C++ step reads instead: bfloat16 in 12, float32 in 28 (`packed.h`).
 
 They are copies beside the matrices, with three quarters of their bytes, or seven eighths. For one or two
-rows the step reads the copies; for more, and in a prompt, the matrices are read. What is computed has the
-same bits.
+rows the step reads the copies where that is faster; for more, and in a prompt, the matrices are read. What is
+computed has the same bits.
 """
 
 import ctypes

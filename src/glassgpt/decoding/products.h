@@ -169,14 +169,14 @@ constexpr int64_t least_for_tiles(Format format) {
 
 struct Worker {
     int64_t n_rows, index = 0, count = 1;
-    bool has_tiles;
+    bool has_tiles, reads_copies;
     TileProducts tiles;
     Numbers<float> split, scale, inverse;
     Numbers<int16_t> whole;
 
     // With all the memory that products of matrices with up to `widest` columns need.
-    Worker(int64_t n_rows, int64_t widest, bool has_tiles)
-        : n_rows(n_rows), has_tiles(has_tiles), tiles(has_tiles, n_rows, widest) {
+    Worker(int64_t n_rows, int64_t widest, bool has_tiles, bool reads_copies)
+        : n_rows(n_rows), has_tiles(has_tiles), reads_copies(reads_copies), tiles(has_tiles, n_rows, widest) {
         split.reserve(n_rows * widest);
         scale.reserve(n_rows);
         inverse.reserve(n_rows);
@@ -255,7 +255,7 @@ struct Worker {
             const Behind<Weight> behind{w + N * n, row / 4, (n_rows + 3) / 4};
             const auto plain = [&] { dots<FAR>(w, apart * n, x + row * n, n, behind, y); };
             if constexpr (PACKS && FAR && N == RUNS && rows < 3 && !std::is_same_v<Weight, int8_t>) {
-                if (m.packed)
+                if (m.packed && reads_copies)
                     dots(Packed<Weight>(m.packed, m.rows, n), w - j * n, j, apart, x + row * n, n, y);
                 else
                     plain();

@@ -1,11 +1,11 @@
 // One decoding step of our GPT on a CPU: a token or a few of each row in, the logits behind each of them out.
 //
-// A step reads every weight once and does little with it, so it can be no faster than memory is read. Three
-// things bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all
-// products of a step share one parallel region, with a barrier where the next needs the whole of the last;
-// weights are read where they lie, as bfloat16 or 8-bit integers too, and widened in registers; where there is a packed
-// copy (packed.h) of float32 or bfloat16, that is read. Activations are float32. With many rows it is arithmetic that
-// takes the time, and where there are tiles (tile_products.h), they do it.
+// A step reads every weight once and does little with it, so it can be no faster than memory is read. Three things
+// bring it close to that: each core reads a few unbroken runs of a matrix's rows side by side; all products of a step
+// share one parallel region, with a barrier where the next needs the whole of the last; weights are read where they
+// lie, as bfloat16 or 8-bit integers too, and widened in registers, or from a packed copy (packed.h) of float32 or
+// bfloat16, where that is faster. Activations are float32. With many rows it is arithmetic that takes the time, and
+// where there are tiles (tile_products.h), they do it.
 //
 // native.py describes these structures a second time, for Python.
 
@@ -41,6 +41,7 @@ struct Step {
     const int64_t* n_padding;  // (B), or null
     int64_t n_rows, n_new, n_tokens, max_tokens;  // B; T; how many the cache holds, and can hold
     Format cache_format;
+    int32_t reads_copies;  // of matrices that are packed
 };
 
 // Where a row's new token t stands, counted from the row's first token that is no padding.
@@ -154,7 +155,7 @@ struct alignas(LINE) Own {
     Numbers<float> normed, scores;
 
     Own(const Step& step, int64_t D, int64_t F, bool has_tiles)
-        : worker(step.n_rows * step.n_new, std::max(D, F), has_tiles) {
+        : worker(step.n_rows * step.n_new, std::max(D, F), has_tiles, step.reads_copies) {
         normed.reserve(step.n_rows * step.n_new * D);
         scores.reserve(step.n_tokens + step.n_new + WIDTH);
     }
