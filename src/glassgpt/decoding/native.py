@@ -107,8 +107,8 @@ class NativeStep:
     matrix as it lay: then it is copied, as are vectors of other types. For a text that may get `n_tokens`
     tokens, one or two rows may be computed from packed copies (`packed_matrices`), where that turns out to
     be faster, until the model is in training mode or its weights' versions change. A change that does not
-    count as a version, through `.data` or by a fused optimizer, may then count for the next `NativeStep`
-    only.
+    count as a version, through `.data` or by a fused optimizer, may then count for some steps only, until
+    the next `NativeStep`.
     """
 
     def __init__(self, model: GPT, n_tokens: int = 0) -> None:

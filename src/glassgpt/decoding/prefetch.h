@@ -21,8 +21,8 @@ constexpr bool INTEL = false;
 // Runs of a matrix's rows that a core reads side by side where it is memory that takes the time.
 constexpr int RUNS = INTEL && REGISTERS == 32 ? 6 : 4;
 
-// Of rows that lie FAR apart, as those of runs do, a line of each is asked for with each one read, so many bytes ahead; of
-// packed rows (packed.h) so many.
+// Of rows that lie FAR apart, as those of runs do, a line of each is asked for with each one read: AHEAD bytes behind it,
+// or AHEAD_PACKED where they are packed (packed.h).
 constexpr int64_t AHEAD = INTEL ? 2048 : 1024, AHEAD_PACKED = 2048;
 // Into the first level of the cache, or the second.
 void prefetch_far(const void* p) { __builtin_prefetch(p, 0, INTEL ? 3 : 2); }
