@@ -36,7 +36,7 @@ def limit_text(name: str, limits: dict[str, float]) -> str:
 def measure_limits(quick: bool, device: str) -> dict[str, float]:
     """The limits of this machine's CPU, or of its GPU ("cuda"); in a process of its own."""
     if device == "cuda":
-        on_gpu = matrix_limits("cuda", 2048 if quick else 8192) | {READ: cuda_read_limit(28 if quick else 33)}
+        on_gpu = matrix_limits("cuda", 2048 if quick else 8192) | {READ: cuda_read_limit(28 if quick else 32)}
         return {f"GPU {name}": limit for name, limit in on_gpu.items()}
     found = matrix_limits("cpu", 1024 if quick else 4096) | {READ: read_limit(27 if quick else 30)}
     found[MATRIX] = max(found[FLOAT32], found[BFLOAT16])
@@ -93,10 +93,11 @@ def _reader() -> tuple[int, Callable[[], object]]:
 
 
 def cuda_read_limit(log2_bytes: int, attempts: int = 6) -> float:
+    """Bytes a second from a tensor of that size, or of a quarter of the memory that is free."""
     import torch
 
-    tensor = torch.ones(2**log2_bytes // 4, device="cuda")
-    return float(2**log2_bytes / best(tensor.sum, "cuda", attempts))
+    tensor = torch.ones(min(2**log2_bytes, torch.cuda.mem_get_info()[0] // 4) // 4, device="cuda")
+    return float(tensor.nbytes / best(tensor.sum, "cuda", attempts))
 
 
 def best(run: Callable[[], object], device: str, attempts: int) -> float:

@@ -234,21 +234,27 @@ def test_a_recording_is_made_on_a_stream_of_its_own_device(monkeypatch):
         streams.append(MagicMock(device=devices[-1]))
         return streams[-1]
 
-    recorded = MagicMock()
+    recorded, clear = MagicMock(), MagicMock()
+    order = MagicMock(recorded=recorded, clear=clear)
     for name, stand_in in {"device": on, "Stream": make_stream, "graph": recorded}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
     for name in ("CUDAGraph", "current_stream", "stream"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     for device in map(torch.device, ("cuda:0", "cuda:1")):
         compiled.record(lambda: None, device)
         assert recorded.call_args.kwargs["stream"] is streams[-1]
         assert streams[-1].device == device
+        steps = [name for name, *_ in order.mock_calls]
+        assert steps == ["clear", "recorded", "recorded().__enter__", "recorded().__exit__", "clear"]
+        order.reset_mock()
 
 
 ON_A_GPU = """
-import warnings
-from glassgpt.decoding import compile_decoding
+import torch, warnings
+from glassgpt.decoding import CompiledStep, compile_decoding
 from glassgpt.generation import SamplingConfig, generate
+from glassgpt.model import KVCache
 from tests.decoding.models import a_model
 
 model = a_model().to("cuda")
@@ -256,6 +262,15 @@ prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperat
 expected = list(generate(model, prompts, sampling))
 warnings.filterwarnings("error", message="The decoding step could not")
 assert list(generate(compile_decoding(model), prompts, sampling)) == expected
+
+model = model.bfloat16()
+step = CompiledStep(model)
+caches = [KVCache(model.config, 2, 40, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+for token_id in range(20):
+    with torch.inference_mode():
+        expected = model(torch.full((2, 1), token_id, device="cuda"), caches[0])[:, -1].float()
+        logits = step.logits([token_id] * 2, caches[1]).float()
+    assert (logits - expected).abs().max() < 0.1 * expected.std(), token_id
 """
 
 

@@ -329,6 +329,16 @@ def test_kernels_for_attention_that_the_caller_switched_off_stay_off():
             assert cuda.cudnn_sdp_enabled()
 
 
+def test_kernels_are_as_they_were_when_the_last_thread_leaves():
+    first, second = (window.kernels_for(torch.device("cuda")) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not cuda.cudnn_sdp_enabled()
+    second.__exit__(None, None, None)
+    assert cuda.cudnn_sdp_enabled()
+
+
 @BOTH
 def test_random_numbers_come_from_the_cpu_whatever_the_default_device_is(make_model, sampling):
     model = make_model()

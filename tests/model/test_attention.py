@@ -4,10 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from glassgpt.by_hand import attention as by_hand
 from glassgpt.model import attention
-from glassgpt.model.attention import CausalSelfAttention, Surroundings, _attend_in_products
+from glassgpt.model.attention import (
+    CausalSelfAttention,
+    Surroundings,
+    _attend,
+    _attend_grouped,
+    _attend_in_products,
+)
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.positions import attention_mask, rotary_angles, rotate
 from tests.model.tiny import (
@@ -122,6 +129,41 @@ def test_attention_in_products_equals_the_fused_kernel_with_its_gradients(n_kv_h
     torch.testing.assert_close(mixed, expected, **ROUNDING)
     gradients = torch.autograd.grad(mixed.square().sum(), (q, k, v))
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), (q, k, v)), **ROUNDING)
+
+
+@pytest.mark.parametrize("n_queries", [1, T])
+@pytest.mark.parametrize("n_kv_heads", [3, 2, 1])
+def test_grouped_attention_without_pytorchs_groups_is_the_same(n_kv_heads, n_queries):
+    q = torch.randn(B, H, n_queries, DH, dtype=torch.float64, requires_grad=True)
+    k, v = torch.randn(2, B, n_kv_heads, T, DH, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(B, 1, n_queries, T) < 0.7
+    mask[..., -1] = True
+    expected = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+
+    mixed = _attend_grouped(q, k, v, mask, 0.0)
+
+    torch.testing.assert_close(mixed, expected, **ROUNDING)
+    gradients = torch.autograd.grad(mixed.square().sum(), (q, k, v))
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), (q, k, v)), **ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("device", "n_kv_heads", "masked", "expected"),
+    [("cuda", 2, True, 1), ("cuda", 2, False, 0), ("cuda", 6, True, 0), ("cpu", 2, True, 0)],
+)
+def test_on_a_gpu_a_mask_and_groups_go_without_pytorchs_groups(
+    device, n_kv_heads, masked, expected, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(
+        attention, "_attend_grouped", lambda *args: calls.append(args) or _attend_grouped(*args)
+    )
+    with FakeTensorMode():  # shapes and devices, and no numbers
+        q = torch.empty(B, 6, T, DH, device=device)
+        k, v = (torch.empty(B, n_kv_heads, T, DH, device=device) for _ in range(2))
+        mask = torch.ones(B, 1, T, T, dtype=torch.bool, device=device) if masked else None
+        assert _attend(q, k, v, mask, 0.0).shape == q.shape
+    assert len(calls) == expected
 
 
 def test_attention_in_products_drops_weights_and_makes_up_for_it():

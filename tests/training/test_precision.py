@@ -105,6 +105,32 @@ def test_autocast_reaches_products_and_spares_weights():
     assert linear.weight.dtype == torch.float32
 
 
+def test_a_gpu_too_old_for_triton_gets_no_compiled_kernels(monkeypatch, compiler):
+    monkeypatch.setattr(precision, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = {"device": "cuda", "precision": "float32", "model": gpt2("124M"), "steps": 10**6}
+    for capability in ((6, 1), (7, 0), (12, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        execution = choose_execution(TrainConfig(**settings))
+        assert execution.compiled == (capability >= (7, 0))
+        if not execution.compiled:
+            assert execution.why_compiled == (
+                "compiling needs a GPU of compute capability 7.0 or above, which is not here"
+            )
+
+
+def test_a_gpu_that_cannot_compute_is_a_warning_and_the_cpu_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and yet this PyTorch knows no CUDA
+    with pytest.warns(UserWarning, match=r"device='cuda' cannot be used here: .*\. Use auto or cpu\."):
+        assert precision.choose_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU that computes is taken")
+def test_without_a_gpu_auto_takes_the_cpu_and_says_nothing(recwarn):
+    assert precision.choose_device("auto").type in ("cpu", "mps")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "Ω"])
 def test_a_device_that_is_not_here_is_a_config_error(device):
     with pytest.raises(ConfigError, match=f"device='{device}' cannot be used here"):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from glassgpt.decoding.attention_kernels import attention_without_plans
 from glassgpt.model.attention import Surroundings
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
@@ -128,7 +129,7 @@ class CompiledStep:
             self.output = run(block_in_columns)
 
         try:
-            with torch._dynamo.config.patch(cache_size_limit=_MOST_SHAPES):
+            with attention_without_plans(), torch._dynamo.config.patch(cache_size_limit=_MOST_SHAPES):
                 self.replay, self.output = record(lambda: run(_compiled_block()), cache.keys.device)
         except Exception as fault:  # whatever a compiler may raise: there is another way to the same logits
             reason = str(fault).strip().partition("\n")[0]
@@ -236,7 +237,8 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
     As PyTorch's notes on CUDA semantics have it: a few runs on another stream, where all is compiled and
     every library chooses its ways, then the recording. Other threads may use the GPU meanwhile.
     """
-    with torch.cuda.device(device):
+    # The last of these has this thread go on where it was, should the recording fail.
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -244,7 +246,11 @@ def record(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[]
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
+        # The memory that cuBLAS works in belongs to the stream, and others may free it. Where there is none,
+        # it takes some of the recording's own, which nobody else may then go on with.
+        torch._C._cuda_clearCublasWorkspaces()
         # PyTorch's own stream for recordings is of the first device that made one, and records no other.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = run()
+        torch._C._cuda_clearCublasWorkspaces()
         return graph.replay, output

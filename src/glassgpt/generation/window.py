@@ -10,12 +10,10 @@ A window depends on its own row only, so a batch gives what each of its prompts 
 """
 
 import contextlib
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.backends import cuda
 
 from glassgpt.decoding import (
     MOST_PACKED_ROWS,
@@ -26,6 +24,7 @@ from glassgpt.decoding import (
     why_not_compiled,
     why_not_native,
 )
+from glassgpt.decoding.attention_kernels import attention_without_plans
 from glassgpt.generation.guessing import Guesser
 from glassgpt.model.gpt import GPT
 from glassgpt.model.kv_cache import KVCache
@@ -206,23 +205,7 @@ def kernels_for(device: torch.device) -> contextlib.AbstractContextManager[objec
     """Inside, PyTorch takes the kernels that are the fastest for lengths it has not met yet."""
     if device.type == "cpu":
         return PromptKernels()
-    return _attention_without_plans() if device.type == "cuda" else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _attention_without_plans() -> Iterator[None]:
-    """No attention by cuDNN, which plans for tens of milliseconds whenever the number of keys is a new one.
-
-    On an H100 it would come first, and each token brings a new number. What the caller has switched off stays
-    off.
-    """
-    enabled = cuda.cudnn_sdp_enabled()
-    has_others = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.math_sdp_enabled()
-    cuda.enable_cudnn_sdp(enabled and not has_others)
-    try:
-        yield
-    finally:
-        cuda.enable_cudnn_sdp(enabled)
+    return attention_without_plans() if device.type == "cuda" else contextlib.nullcontext()
 
 
 def runs_ahead(device: torch.device) -> bool:

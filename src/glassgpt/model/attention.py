@@ -79,12 +79,26 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> T
     products_are_faster = is_narrow and n_tokens <= 4 * d_head
     if is_on_cpu and is_causal and (products_are_faster or p > 0):
         return _attend_in_products(q, k, v, p)
+    if mask is not None and is_grouped and v.device.type == "cuda":
+        return _attend_grouped(q, k, v, mask, p)
     if not (is_on_cpu and is_narrow):
         return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=is_grouped)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.float(), k.float(), v.float()
         mixed = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=is_grouped)
     return mixed.bfloat16()
+
+
+def _attend_grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, p: float) -> Tensor:
+    """`enable_gqa` for those fused kernels that take a mask: they know no groups, so PyTorch 2.13 would
+    compute all scores, and keep them, in float32."""
+    B, H, T, Dh = q.shape
+    G = k.shape[1]
+    if T == 1:  # a group's heads look at the same keys, as neighbouring queries do
+        mixed = F.scaled_dot_product_attention(q.reshape(B, G, H // G, Dh), k, v, mask, p)
+        return mixed.reshape(B, H, 1, Dh)
+    k, v = (part.repeat_interleave(H // G, dim=1) for part in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask, p)
 
 
 def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:

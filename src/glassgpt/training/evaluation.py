@@ -21,15 +21,17 @@ def evaluate(
     execution: Execution,
 ) -> float:
     """The mean loss over `windows` of (token_ids, targets), in nats a token, with dropout off. Chapter 05."""
-    total, n_tokens = 0.0, 0
+    losses, sizes = [], []
     with evaluating(model):
         for token_ids, targets in zip(*(part.split(micro_batch_size) for part in windows), strict=True):
             with execution.autocast():
                 hidden = model.hidden(token_ids.to(execution.device))
                 loss = linear_cross_entropy(hidden, model.head.weight, targets.to(execution.device))
-            total += loss.item() * targets.numel()
-            n_tokens += targets.numel()
-    return total / n_tokens
+            losses.append(loss)
+            sizes.append(targets.numel())
+    # Only now a GPU is waited for.
+    total = sum(loss * size for loss, size in zip(torch.stack(losses).tolist(), sizes, strict=True))
+    return float(total / sum(sizes))
 
 
 def gzip_bits_per_byte(text: bytes) -> float:

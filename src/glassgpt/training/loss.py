@@ -111,9 +111,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 log_probabilities = torch.log_softmax(logits[part], dim=-1, dtype=exact)
                 total -= (log_probabilities.gather(1, target[part]) * counts[part]).sum()
                 if wants_hidden or wants_weight:
-                    grad = log_probabilities.exp_()  # softmax, in the memory of its logarithm
-                    grad.scatter_add_(1, target[part], -torch.ones_like(target[part], dtype=exact))
-                    logits[part] = grad  # narrow again, where nobody needs the logits any more
+                    # Narrow again, where nobody needs the logits any more.
+                    logits[part] = _gradient(log_probabilities, target[part])
             if grad_hidden is not None:
                 grad_hidden[rows] = (logits @ w) * (counts * share)
             if grad_weight is not None:
@@ -139,6 +138,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grads = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in grads)
         grad_hidden, grad_weight = grads
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _gradient(log_probabilities: Tensor, target: Tensor) -> Tensor:
+    """softmax − onehot(target)."""
+    if torch.compiler.is_compiling():  # one kernel with what comes before and behind; adding to some is none
+        onehot = torch.arange(log_probabilities.shape[1], device=target.device) == target
+        return log_probabilities.exp() - onehot.to(log_probabilities.dtype)
+    grad = log_probabilities.exp_()  # in the memory of its logarithm
+    return grad.scatter_add_(1, target, -torch.ones_like(target, dtype=grad.dtype))
 
 
 def _is_seen_to_be_one(number: Tensor) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sysconfig
+import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ from glassgpt.training.processor import fit_threads, keep_freed_memory
 
 _COMPILING_PAYS_FROM = 1e17
 """FLOPs of a run behind which compiling should have earned back its minute: some six minutes of an H100."""
+
+_OLDEST_FOR_TRITON = (7, 0)
 
 _AS_ASKED = "as asked"
 _AS_ASKED_AND_SLOW = "as asked; float32 is far faster, as it has no instructions for bfloat16"
@@ -107,6 +110,8 @@ def _missing_for_compiling(device: torch.device) -> str | None:
     if device.type == "cuda":
         if find_spec("triton") is None:
             return "Triton"
+        if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < _OLDEST_FOR_TRITON:
+            return "a GPU of compute capability 7.0 or above"
         # Triton compiles the C code that launches its kernels: at the first of them, in the middle of a step.
         named = os.environ.get("CC")  # where it is set, Triton takes no other
         if not _is_here(*([named] if named else ["gcc", "clang", "cl"])):
@@ -138,12 +143,17 @@ def _flops(config: TrainConfig) -> float:
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is CUDA, else Apple's GPU, else the CPU.
 
-    Raises ConfigError when there is no such device here.
+    Raises ConfigError when there is no such device here. A GPU that "auto" finds but that cannot be used, as
+    this PyTorch is not built for one so old, is a warning.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        for kind, module in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+            if module.is_available():
+                try:
+                    return choose_device(kind)
+                except ConfigError as fault:
+                    warnings.warn(str(fault), stacklevel=2)
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # a device that computes, and gives back what it computed
