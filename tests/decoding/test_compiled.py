@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from torch.backends import cuda
 
 from glassgpt.decoding import CompiledStep, compile_decoding, compiled, quantize, why_not_compiled
 from glassgpt.errors import GenerationError
@@ -248,6 +249,20 @@ def test_a_recording_is_made_on_a_stream_of_its_own_device(monkeypatch):
         steps = [name for name, *_ in order.mock_calls]
         assert steps == ["clear", "recorded", "recorded().__enter__", "recorded().__exit__", "clear"]
         order.reset_mock()
+
+
+def test_a_recording_has_no_attention_by_cudnn(monkeypatch):
+    allowed = []
+
+    def record(run, device):
+        allowed.append(cuda.cudnn_sdp_enabled())
+        return lambda: None, run()
+
+    monkeypatch.setattr(compiled, "record", record)
+    monkeypatch.setattr(compiled, "_compiled_block", lambda: compiled.block_in_columns)
+    model = a_model()
+    CompiledStep(model).logits([3], KVCache(model.config, 1, 9))
+    assert (allowed, cuda.cudnn_sdp_enabled()) == ([False], True)
 
 
 ON_A_GPU = """
