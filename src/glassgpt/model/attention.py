@@ -97,8 +97,13 @@ def _attend_grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, p: float) -> 
     if T == 1:  # a group's heads look at the same keys, as neighbouring queries do
         mixed = F.scaled_dot_product_attention(q.reshape(B, G, H // G, Dh), k, v, mask, p)
         return mixed.reshape(B, H, 1, Dh)
-    k, v = (part.repeat_interleave(H // G, dim=1) for part in (k, v))
-    return F.scaled_dot_product_attention(q, k, v, mask, p)
+    return F.scaled_dot_product_attention(q, _for_each_head(k, H), _for_each_head(v, H), mask, p)
+
+
+def _for_each_head(part: Float[Tensor, "B G S Dh"], n_heads: int) -> Float[Tensor, "B H S Dh"]:
+    """Keys or values of groups, repeated for each of their heads; of heads, as they are."""
+    n_groups = part.shape[1]
+    return part if n_groups == n_heads else part.repeat_interleave(n_heads // n_groups, dim=1)
 
 
 def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
@@ -108,9 +113,7 @@ def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
     computes from them in float32.
     """
     B, H, T, Dh = q.shape
-    if k.shape[1] < H:
-        k, v = (part.repeat_interleave(H // part.shape[1], dim=1) for part in (k, v))
-    q, k, v = (part.reshape(B * H, T, Dh) for part in (q, k, v))
+    q, k, v = (part.reshape(B * H, T, Dh) for part in (q, _for_each_head(k, H), _for_each_head(v, H)))
     future = torch.full((T, T), -math.inf, dtype=v.dtype).triu(1)
     scores = torch.baddbmm(future.expand(B * H, T, T), q, k.mT, alpha=Dh**-0.5)
     weights = dropout(torch.softmax(scores, dim=-1), p)
