@@ -1,5 +1,6 @@
 """Device, precision and compilation are chosen, and said out loud."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from glassgpt.errors import ConfigError
+from glassgpt.hardware import multiplies_bfloat16
 from glassgpt.model.config import gpt2
 from glassgpt.training import precision
 from glassgpt.training.config import TrainConfig
@@ -120,9 +122,37 @@ def test_a_gpu_too_old_for_triton_gets_no_compiled_kernels(monkeypatch, compiler
 
 
 def test_a_gpu_that_cannot_compute_is_a_warning_and_the_cpu_is_taken(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and yet this PyTorch knows no CUDA
-    with pytest.warns(UserWarning, match=r"device='cuda' cannot be used here: .*\. Use auto or cpu\."):
+    zeros = torch.zeros
+
+    def too_old(*size, device):
+        if torch.device(device).type == "cuda":
+            raise RuntimeError(
+                "CUDA error: no kernel image is available for execution on the device\nCompile …"
+            )
+        return zeros(*size, device=device)
+
+    monkeypatch.setattr(torch, "zeros", too_old)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    reason = "no kernel image is available for execution on the device"
+    with pytest.warns(UserWarning, match=f"cannot be used: CUDA error: {reason}. The CPU computes. Another"):
         assert precision.choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=f"device='cuda' cannot be used here: CUDA error: {reason}. Use"):
+        precision.choose_device("cuda")
+
+
+def test_whether_a_gpu_multiplies_bfloat16_is_asked_of_that_gpu(monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def on(device):
+        asked.append(device)
+        yield
+        asked.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked[-1].index == 1)
+    assert [multiplies_bfloat16(torch.device("cuda", index)) for index in range(3)] == [False, True, False]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU that computes is taken")

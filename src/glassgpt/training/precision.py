@@ -22,6 +22,9 @@ _COMPILING_PAYS_FROM = 1e17
 
 _OLDEST_FOR_TRITON = (7, 0)
 
+_FAULTS = (RuntimeError, AssertionError, NotImplementedError)
+"""What PyTorch raises for a device that is not there or cannot compute."""
+
 _AS_ASKED = "as asked"
 _AS_ASKED_AND_SLOW = "as asked; float32 is far faster, as it has no instructions for bfloat16"
 
@@ -150,14 +153,28 @@ def choose_device(name: str) -> torch.device:
         for kind, module in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
             if module.is_available():
                 try:
-                    return choose_device(kind)
-                except ConfigError as fault:
-                    warnings.warn(str(fault), stacklevel=2)
+                    return _computing(kind)
+                except _FAULTS as fault:
+                    warnings.warn(
+                        f"There is a GPU that cannot be used: {_in_short(fault)}. The CPU computes. Another "
+                        f"build of PyTorch may know this GPU (pytorch.org); device=cpu asks for no GPU.",
+                        stacklevel=2,
+                    )
         return torch.device("cpu")
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # a device that computes, and gives back what it computed
-    except (RuntimeError, AssertionError, NotImplementedError) as fault:
-        reason = str(fault).partition(". ")[0].partition("\n")[0].rstrip(".")
-        raise ConfigError(f"device={name!r} cannot be used here: {reason}. Use auto or cpu.") from fault
+        return _computing(name)
+    except _FAULTS as fault:
+        raise ConfigError(
+            f"device={name!r} cannot be used here: {_in_short(fault)}. Use auto or cpu."
+        ) from fault
+
+
+def _computing(name: str) -> torch.device:
+    """The device, which has computed something and given it back."""
+    device = torch.device(name)
+    torch.zeros(1, device=device).item()
     return device
+
+
+def _in_short(fault: Exception) -> str:
+    return str(fault).partition(". ")[0].partition("\n")[0].rstrip(".")
