@@ -119,14 +119,13 @@ class NativeStep:
         self.version = version_of(self.packed_weights)
         self.config = config = model.config
         self.kept: list[Tensor] = []  # what the pointers below point into
-        self.blocks = (_Block * config.n_layers)(*map(self._block, model.blocks))
         cosine = sine = None
         if config.positions == "rope":
             positions = torch.arange(config.context_length, device="cpu")
             cosine, sine = rotary_angles(positions, config.d_head, config.rope_theta, torch.float32)
         learned = config.positions == "learned"
         self.description = _Model(
-            blocks=self.blocks,
+            blocks=(_Block * config.n_layers)(*map(self._block, model.blocks)),
             final_norm=self._norm(model.final_norm),
             token_embedding=self._matrix(model.token_embedding),
             position_embedding=self._matrix(model.position_embedding) if learned else _Matrix(),
