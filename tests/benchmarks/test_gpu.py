@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, limits
 from benchmarks.gpu import ROWS, bytes_read
 from benchmarks.rows import Setting
 from benchmarks.running import why_not
@@ -23,6 +23,16 @@ def test_a_token_reads_its_share_of_the_weights_and_its_own_keys_and_values(n_ro
     keys_and_values = 2 * 2 * 12 * 768 * (64 + 192 / 2)
     task = Task(n_prompts=n_rows, prompt_tokens=64, new_tokens=192)
     assert bytes_read(task).amount == weights / n_rows + keys_and_values
+
+
+@pytest.mark.parametrize(("free", "n_bytes"), [(2**20, 2**18), (2**40, 2**20)])
+def test_reading_is_measured_on_a_quarter_of_a_small_gpus_memory_at_most(free, n_bytes, monkeypatch):
+    ones, read = torch.ones, []
+    monkeypatch.setattr(torch, "ones", lambda n, device: ones(n))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**40))
+    monkeypatch.setattr(limits, "best", lambda run, *_: read.append(run()) or 0.5)
+    assert limits.cuda_read_limit(20) == 2 * n_bytes
+    assert [total.item() for total in read] == [n_bytes / 4]
 
 
 @pytest.mark.parametrize(("quick", "n_measured"), [(False, gpu.MEASUREMENTS), (True, 1)])

@@ -248,6 +248,8 @@ def test_a_recording_is_made_on_a_stream_of_its_own_device(monkeypatch):
         assert streams[-1].device == device
         steps = [name for name, *_ in order.mock_calls]
         assert steps == ["clear", "recorded", "recorded().__enter__", "recorded().__exit__", "clear"]
+        assert torch.cuda.stream.call_args_list[0].args == (torch.cuda.current_stream.return_value,)
+        torch.cuda.stream.reset_mock()
         order.reset_mock()
 
 

@@ -22,15 +22,15 @@ WIDTHS = [
 ]
 
 
+LONG = 1000  # tokens, for which copies are made at once
+UPPER = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
+of_both = pytest.mark.parametrize("to", ["float32", "bfloat16"])
+
+
 @pytest.fixture(autouse=True)
 def packs_always(monkeypatch):
     """Copies are read wherever they can be, however long it takes."""
     monkeypatch.setattr(FasterOfTwo, "takes_first", lambda self: True)
-
-
-LONG = 1000  # tokens, for which copies are made at once
-UPPER = torch.tensor([*range(0x38, 0x40), *range(0xB8, 0xC0)], dtype=torch.int32)
-of_both = pytest.mark.parametrize("to", ["float32", "bfloat16"])
 
 
 def model_in(to: str, **fields) -> GPT:
