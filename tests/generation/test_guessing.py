@@ -1,14 +1,17 @@
 """Guesses that are read in the same step change when a token comes, and never which."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from glassgpt.decoding import NativeStep, quantize
-from glassgpt.generation import SamplingConfig, generate, guessing
+from glassgpt.generation import SamplingConfig, generate, guessing, window
 from glassgpt.generation.drawing import Drawer
-from glassgpt.generation.guessing import Guesser
+from glassgpt.generation.guessing import Guesser, _Cost
 from tests.decoding.models import a_model, needs_library
 
 VERSE = [11, 12, 13, 14, 15, 16]
@@ -80,8 +83,77 @@ def test_of_a_very_long_text_the_older_half_is_forgotten(monkeypatch):
     assert guesser.guess(4) == [5, 6, 5, 6]
 
 
-def spied(monkeypatch) -> list[int]:
-    """How many tokens each call of the C++ step reads, from now on."""
+def told(costs: Iterable[float]) -> Guesser:
+    """A guesser that was told, for each of `costs`, of a step with two guesses between some without."""
+    guesser = Guesser(VERSE * 3)
+    for cost in costs:
+        for n_guesses, steps in [(0, 1), (0, 1), (2, 1 + 2 * cost), (0, 1)]:
+            guesser.took(n_guesses, 0.004 * steps)
+    return guesser
+
+
+def test_the_less_a_guess_costs_the_more_are_read():
+    counts = []
+    for cost in (0.02, 0.1, 0.3, 0.6):
+        guesser = told([cost] * 9)
+        # With n guesses a step brings 1 + 1/2 + … + 1/2ⁿ tokens in 1 + n · cost of its time.
+        speeds = [(2 - 0.5**n) / (1 + n * cost) for n in range(8)]
+        counts.append(len(guesser.guess(100)))
+        assert counts[-1] == speeds.index(max(speeds))
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) == 4
+
+
+def test_the_cost_is_that_of_a_few_steps_of_which_some_may_lie():
+    assert told([0.1, 0.1, 9.0, 0.1, -1.0, 0.1, 8.0, 0.1, 0.1]).cost.of_one == pytest.approx(0.1)
+    assert told([0.6] * 9 + [0.1] * 9).cost.of_one == pytest.approx(0.1)  # another moment
+    assert told([-0.1] * 9).cost.of_one == 0
+    assert told([]).cost.of_one == 0.35
+
+
+def test_what_guesses_cost_the_step_behind_them_counts_with_them():
+    guesser = told([0.1] * 9)
+    for _ in range(9):
+        for n_guesses, seconds in [(0, 1.0), (0, 1.0), (3, 1.6), (1, 1.2), (0, 2.0)]:
+            guesser.took(n_guesses, seconds)
+    assert guesser.cost.of_one == pytest.approx((1.6 + 1.2 + 2.0 - 3) / 4)
+
+
+def test_only_steps_with_guesses_not_long_behind_one_without_are_compared():
+    guesser = told([0.1] * 9)
+    for _ in range(9):
+        for _ in range(16):
+            guesser.took(1, 5.0)
+        guesser.took(0, 1.0)
+    assert guesser.cost.of_one == pytest.approx(0.1)
+    for _ in range(9):  # that last one stands in for another behind one without guesses
+        guesser.took(2, 1.5)
+        guesser.took(0, 1.0)
+    assert guesser.cost.of_one == pytest.approx(0.25)
+
+
+def test_nothing_is_compared_before_there_was_a_step_without_guesses():
+    guesser = Guesser(VERSE * 3)
+    for n_guesses, seconds in [(3, 9.0), (0, 1.0), (3, 9.0), (0, 1.0)]:
+        guesser.took(n_guesses, seconds)
+    assert guesser.cost.of_one == 0.35
+
+
+def test_of_many_times_that_guesses_cost_too_much_one_is_read():
+    guesser = told([2.0] * 9)
+    counts = [len(guesser.guess(100)) for _ in range(128)]
+    assert counts == ([0] * 63 + [1]) * 2
+    assert all(guesser.guess(0) == [] for _ in range(128))
+
+
+def spied(monkeypatch, times_count: bool = False) -> list[int]:
+    """How many tokens each call of the C++ step reads, from now on.
+
+    Unless `times_count`, a guess costs what it does at first: steps of these models take microseconds, and
+    are no measure.
+    """
+    if not times_count:
+        monkeypatch.setattr(_Cost, "took", lambda *_: None)
     read, logits = [], NativeStep.logits
 
     def noted(step, token_ids, cache, n_new=1):
@@ -172,6 +244,25 @@ def test_guesses_that_were_read_and_not_drawn_are_forgotten(monkeypatch):
         drawer.append([token_id])
         plain.append([token_id])
     assert max(read) > 2
+
+
+@needs_library
+@pytest.mark.parametrize("cost", [0.1, 0.6])
+def test_the_guesser_is_told_how_long_each_step_took(cost, monkeypatch):
+    read, calls, now = spied(monkeypatch, times_count=True), itertools.count(), [0.0]
+
+    def perf_counter() -> float:
+        if next(calls) % 2:  # behind a step
+            now[0] += 1 + cost * (read[-1] - 1)
+        return now[0]
+
+    drawer = Drawer(a_model(), [VERSE * 3], SamplingConfig(max_new_tokens=200), 53)
+    monkeypatch.setattr(window, "time", SimpleNamespace(perf_counter=perf_counter))
+    for token_id in [token_id for i in range(20, 52, 3) for token_id in (*VERSE, i, i + 1, i + 2)]:
+        with torch.inference_mode():
+            drawer.reader.next_logits()
+        drawer.append([token_id])
+    assert drawer.reader.guesser.cost.of_one == pytest.approx(cost)
 
 
 @needs_library

@@ -10,6 +10,7 @@ A window depends on its own row only, so a batch gives what each of its prompts 
 """
 
 import contextlib
+import time
 
 import torch
 from jaxtyping import Float, Int
@@ -157,9 +158,11 @@ class CachedWindowReader(WindowReader):
         assert self.guesser is not None
         n_tokens = self.cache.n_tokens + 1
         guesses = self.guesser.guess(most=min(self.cache.max_tokens - n_tokens, self.n_wanted - 1))
-        if not guesses:
-            return self.step.logits(newest, self.cache)
+        start = time.perf_counter()
         logits = self.step.logits(newest + guesses, self.cache, n_new=1 + len(guesses))
+        self.guesser.took(len(guesses), time.perf_counter() - start)
+        if not guesses:
+            return logits
         self.cache.n_tokens = n_tokens  # the guesses have yet to turn out right
         first, *behind = logits.split(1)
         self.guesses = list(zip(guesses, behind, strict=True))
