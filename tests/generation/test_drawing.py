@@ -157,9 +157,20 @@ def test_weights_are_laid_in_rows_before_another_thread_may_be_reading_them(monk
 
 
 def test_the_sum_of_float16_logits_is_not_too_large_for_a_number():
-    drawn = drawing._Drawn(torch.full((1, 50_257), -33.0, dtype=torch.float16), 1)
-    assert drawn.total.isfinite()  # or each token would be counted through
-    drawn.check()
+    total = drawing._total(torch.full((1, 50_257), -33.0, dtype=torch.float16))
+    assert total.isfinite()  # or each token would be counted through
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_logit_that_is_no_number_is_found_wherever_it_is(bad, dtype):
+    logits = torch.linspace(-3, 3, 2 * 53, dtype=dtype).reshape(2, 53)
+    drawing._Drawn(logits, 7).check()
+    for place in [(0, 0), (0, 30), (1, 52)]:
+        spoilt = logits.clone()
+        spoilt[place] = bad
+        with pytest.raises(GenerationError, match="1 of 106 logits of new token 7 are nan or infinite"):
+            drawing._Drawn(spoilt, 7).check()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")

@@ -70,7 +70,9 @@ class Drawer:
         drawn = _Drawn(logits, self.n_started)
         if not runs_ahead(logits.device):
             drawn.check()  # before anything is drawn from no numbers
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))[:, : self.vocab_size]
+        logits = _widened(logits)
+        if self.vocab_size < logits.shape[1]:
+            logits = logits[:, : self.vocab_size]
         drawn.send(next_tokens(logits, self.sampling, self.seen, self.generators))
         if self.seen is not None:
             self.seen.scatter_(-1, drawn.token_ids[:, None].to(self.seen.device), True)
@@ -82,8 +84,7 @@ class _Drawn:
 
     def __init__(self, logits: Float[Tensor, "B V"], number: int) -> None:
         self.logits, self.number = logits, number
-        # A sum costs little, and is no number if anything in it is none. Float16 would soon overflow.
-        self.total = _sent_to_cpu(logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32)))
+        self.total = None if logits.device.type == "cpu" else _sent_to_cpu(_total(logits))
         self.arrived: torch.cuda.Event | None = None
 
     def send(self, token_ids: Int[Tensor, " B"]) -> None:
@@ -103,12 +104,30 @@ class _Drawn:
     def check(self) -> None:
         """Raise GenerationError where nothing sensible can be drawn from the logits."""
         # Very large ones may have no finite sum either, and have to be counted.
-        if not math.isfinite(self.total.item()) and (n_bad := int((~self.logits.isfinite()).sum())):
+        if not self._seem_finite() and (n_bad := int((~self.logits.isfinite()).sum())):
             raise GenerationError(
                 f"{n_bad:,} of {self.logits.numel():,} logits of new token {self.number:,} are nan or "
                 f"infinite. The weights are damaged, or too large for {self.logits.dtype}: load another "
                 f"checkpoint, or use float32."
             )
+
+    def _seem_finite(self) -> bool:
+        if self.total is not None:
+            return math.isfinite(self.total.item())
+        # NumPy finds the largest, which is no number if any is none, and the smallest; for a sum PyTorch
+        # would wake its other threads.
+        numbers = _widened(self.logits).numpy().reshape(-1)
+        return math.isfinite(numbers[numbers.argmax()]) and math.isfinite(numbers[numbers.argmin()])
+
+
+def _total(logits: Tensor) -> Float[Tensor, ""]:
+    """A sum costs little to send, and is no number if anything in it is none. Float16 would soon overflow."""
+    return logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _widened(logits: Tensor) -> Tensor:
+    """`logits` in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _sent_to_cpu(tensor: Tensor) -> Tensor:
