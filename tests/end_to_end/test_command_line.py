@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -297,7 +298,8 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal_and_no_traceback_wh
     ]
     whole = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert whole.returncode == 0
-    assert whole.stderr == ""
+    # All that is said there: for such a narrow model there is no C++ step.
+    assert re.fullmatch(r"PyTorch decodes, .*: its widths are not multiples of 64 .*\n", whole.stderr)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as left:
         left.stdout.close()  # as `| head -0` does
         assert "Traceback" not in left.stderr.read()

@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     """Parse `arguments`, write, and return the exit code."""
     options = parse(GenerateOptions, arguments, word="generate", about=ABOUT)
 
-    from glassgpt.decoding import quantize, why_no_library
+    from glassgpt.decoding import quantize, why_not_native
     from glassgpt.generation import complete, generate_text
     from glassgpt.pretrained import load_pretrained
     from glassgpt.training.precision import choose_device
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     keep_freed_memory()  # a long prompt needs much of it again in every layer
     if options.quantize:
         model = quantize(model, options.quantize)
-    if model.head.weight.device.type == "cpu" and (reason := why_no_library()):
+    if model.head.weight.device.type == "cpu" and (reason := why_not_native(model)):
         complain(f"PyTorch decodes, which is slower than the C++ step: {reason}.")
     if tokenizer is None:
         raise GenerationError(
