@@ -4,7 +4,7 @@
         model.safetensors  config.json  tokenizer.json    a model folder, like any other
         optimizer.safetensors                             its averages, by the parameter's name
         state.json                                        the step and what was reached by it
-        manifest.json                                     size and SHA-256 of each of these
+        manifest.json                                     size and checksums of each of these
 
 No state of a random generator is among them: batches, dropout and samples are functions of (seed, step).
 """

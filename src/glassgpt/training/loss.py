@@ -1,8 +1,8 @@
 """How surprised the model was by the token that came: cross-entropy, and two ways to read it.
 
 `cross_entropy` starts from logits, as a chapter does. `linear_cross_entropy` starts one step earlier, from
-what the head reads, and never holds all logits at once: they are the largest tensor of a training step,
-B · T · V numbers where everything else is B · T · D.
+what the head reads, and holds only so many logits at once: all of them would be the largest tensor of a
+training step, B · T · V numbers where everything else is B · T · D.
 """
 
 import math

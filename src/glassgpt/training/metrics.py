@@ -2,7 +2,7 @@
 
 A line of the training: step, loss, lr, grad_norm, tokens, tokens_per_second, seconds. A line of an
 evaluation: step, val_loss, val_bits_per_byte, tokens, seconds. Everything but tokens_per_second and
-seconds is the same, to the last digit, in a run that was interrupted and one that was not.
+seconds is on a CPU the same, to the last digit, in a run that was interrupted and one that was not.
 """
 
 import json
