@@ -295,6 +295,8 @@ def test_there_is_no_progress_bar_where_there_is_no_terminal_and_no_traceback_wh
         "The",
         "--seed",
         "1",
+        "--device",
+        "cpu",
     ]
     whole = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert whole.returncode == 0

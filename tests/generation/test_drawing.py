@@ -161,9 +161,15 @@ def test_the_sum_of_float16_logits_is_not_too_large_for_a_number():
     assert total.isfinite()  # or each token would be counted through
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_one_logit_that_is_no_number_is_found_wherever_it_is(bad, dtype):
+def test_one_logit_that_is_no_number_is_found_wherever_it_is(bad, dtype, ahead, monkeypatch):
+    if ahead:
+        read_ahead(monkeypatch)
     logits = torch.linspace(-3, 3, 2 * 53, dtype=dtype).reshape(2, 53)
     drawing._Drawn(logits, 7).check()
     for place in [(0, 0), (0, 30), (1, 52)]:
@@ -171,6 +177,26 @@ def test_one_logit_that_is_no_number_is_found_wherever_it_is(bad, dtype):
         spoilt[place] = bad
         with pytest.raises(GenerationError, match="1 of 106 logits of new token 7 are nan or infinite"):
             drawing._Drawn(spoilt, 7).check()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_large_logits_are_numbers_though_their_sum_is_none(dtype, ahead, monkeypatch):
+    if ahead:
+        read_ahead(monkeypatch)
+    drawing._Drawn(torch.full((2, 53), torch.finfo(dtype).max, dtype=dtype), 7).check()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_logits_are_looked_through_once(ahead, monkeypatch):
+    if ahead:
+        read_ahead(monkeypatch)
+    scans, seem_finite = [], drawing._Drawn._seem_finite
+    monkeypatch.setattr(
+        drawing._Drawn, "_seem_finite", lambda drawn: (scans.append(1), seem_finite(drawn))[1]
+    )
+    list(generate(a_model(), [3, 5], SamplingConfig(max_new_tokens=5, seed=1)))
+    assert len(scans) == 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")

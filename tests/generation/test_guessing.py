@@ -86,29 +86,31 @@ def test_of_a_very_long_text_the_older_half_is_forgotten(monkeypatch):
 def told(costs: Iterable[float]) -> Guesser:
     """A guesser that was told, for each of `costs`, of a step with two guesses between some without."""
     guesser = Guesser(VERSE * 3)
+    guesser.took(0, 1.0)
     for cost in costs:
-        for n_guesses, steps in [(0, 1), (0, 1), (2, 1 + 2 * cost), (0, 1)]:
+        for n_guesses, steps in [(0, 1), (2, 1 + 2 * cost), (0, 1)]:
             guesser.took(n_guesses, 0.004 * steps)
     return guesser
 
 
 def test_the_less_a_guess_costs_the_more_are_read():
     counts = []
-    for cost in (0.02, 0.1, 0.3, 0.6):
+    for cost in (-0.3, 0.05, 0.1, 0.3, 0.6):
         guesser = told([cost] * 9)
+        cost = max(cost, 0.02)  # fewer are not believed
         # With n guesses a step brings 1 + 1/2 + … + 1/2ⁿ tokens in 1 + n · cost of its time.
         speeds = [(2 - 0.5**n) / (1 + n * cost) for n in range(8)]
         counts.append(len(guesser.guess(100)))
         assert counts[-1] == speeds.index(max(speeds))
     assert counts == sorted(counts, reverse=True)
-    assert len(set(counts)) == 4
+    assert len(set(counts)) == 5
 
 
 def test_the_cost_is_that_of_a_few_steps_of_which_some_may_lie():
     assert told([0.1, 0.1, 9.0, 0.1, -1.0, 0.1, 8.0, 0.1, 0.1]).cost.of_one == pytest.approx(0.1)
     assert told([0.6] * 9 + [0.1] * 9).cost.of_one == pytest.approx(0.1)  # another moment
-    assert told([-0.1] * 9).cost.of_one == 0
-    assert told([]).cost.of_one == 0.35
+    for costs in ([], [9.0], [-1.0], [9.0, 9.0]):  # not by one or two
+        assert told(costs).cost.of_one == 0.35
 
 
 def test_what_guesses_cost_the_step_behind_them_counts_with_them():
@@ -119,24 +121,31 @@ def test_what_guesses_cost_the_step_behind_them_counts_with_them():
     assert guesser.cost.of_one == pytest.approx((1.6 + 1.2 + 2.0 - 3) / 4)
 
 
-def test_only_steps_with_guesses_not_long_behind_one_without_are_compared():
+@pytest.mark.parametrize(("n_steps", "expected"), [(15, 0.3), (16, 0.1)])
+def test_only_a_step_without_guesses_of_just_before_is_compared_with(n_steps, expected):
     guesser = told([0.1] * 9)
     for _ in range(9):
-        for _ in range(16):
-            guesser.took(1, 5.0)
         guesser.took(0, 1.0)
-    assert guesser.cost.of_one == pytest.approx(0.1)
-    for _ in range(9):  # that last one stands in for another behind one without guesses
-        guesser.took(2, 1.5)
+        for _ in range(n_steps):
+            guesser.took(1, 1.3)
         guesser.took(0, 1.0)
-    assert guesser.cost.of_one == pytest.approx(0.25)
+    assert guesser.cost.of_one == pytest.approx(expected)
 
 
-def test_nothing_is_compared_before_there_was_a_step_without_guesses():
+def test_where_every_other_step_reads_guesses_one_without_is_not_compared_with_for_long():
+    guesser = told([0.1] * 9)
+    for speed in (1.0, 9.0):  # the machine becomes faster
+        for _ in range(150):
+            guesser.took(1, 1.2 / speed)
+            guesser.took(0, 1.0 / speed)
+        assert guesser.cost.of_one == pytest.approx(0.2)
+
+
+def test_the_step_behind_the_prompt_is_compared_with_none():
     guesser = Guesser(VERSE * 3)
-    for n_guesses, seconds in [(3, 9.0), (0, 1.0), (3, 9.0), (0, 1.0)]:
+    for n_guesses, seconds in [(0, 9.0), (3, 1.0), (0, 1.0), *[(3, 1.3), (0, 1.0)] * 7]:
         guesser.took(n_guesses, seconds)
-    assert guesser.cost.of_one == 0.35
+    assert guesser.cost.of_one == pytest.approx(0.1)
 
 
 def test_of_many_times_that_guesses_cost_too_much_one_is_read():

@@ -84,7 +84,9 @@ class _Drawn:
 
     def __init__(self, logits: Float[Tensor, "B V"], number: int) -> None:
         self.logits, self.number = logits, number
-        self.total = None if logits.device.type == "cpu" else _sent_to_cpu(_total(logits))
+        is_at_hand = logits.device.type == "cpu" and not runs_ahead(logits.device)
+        self.total = None if is_at_hand else _sent_to_cpu(_total(logits))
+        self.is_checked = False
         self.arrived: torch.cuda.Event | None = None
 
     def send(self, token_ids: Int[Tensor, " B"]) -> None:
@@ -103,6 +105,8 @@ class _Drawn:
 
     def check(self) -> None:
         """Raise GenerationError where nothing sensible can be drawn from the logits."""
+        if self.is_checked:
+            return
         # Very large ones may have no finite sum either, and have to be counted.
         if not self._seem_finite() and (n_bad := int((~self.logits.isfinite()).sum())):
             raise GenerationError(
@@ -110,6 +114,7 @@ class _Drawn:
                 f"infinite. The weights are damaged, or too large for {self.logits.dtype}: load another "
                 f"checkpoint, or use float32."
             )
+        self.is_checked = True
 
     def _seem_finite(self) -> bool:
         if self.total is not None:

@@ -13,11 +13,11 @@ _LENGTHS = (8, 4, 2)
 _MOST = 7  # with the newest token two blocks of four, in which the C++ step multiplies
 _RATE = 0.1
 _MOST_KEPT = 2**16  # of a longer text the older half is forgotten
-_COST_AT_FIRST = 0.35
+_COST_AT_FIRST, _LEAST_COST = 0.35, 0.02
 _ENOUGH = 9
 """Comparisons whose median is the cost of a guess."""
 _NEIGHBOURS = 16
-"""Steps behind one without guesses that may be compared with it."""
+"""So many steps ago there was one without guesses that others are compared with."""
 _EVERY = 64
 """Of so many times that no guess is worth reading one is read at the last."""
 
@@ -98,21 +98,25 @@ class _Cost:
 
     def __init__(self) -> None:
         self.of_one = _COST_AT_FIRST
-        self.shares: deque[float] = deque([_COST_AT_FIRST], maxlen=_ENOUGH)
-        self.plain: float | None = None  # the time of a step without guesses behind another one
-        self.n_guesses = self.n_steps = 0  # since then
+        self.shares: deque[float] = deque([_COST_AT_FIRST] * 3, maxlen=_ENOUGH)
+        self.plain: float | None = None  # the time of a step that read none
+        self.age = 0  # how many steps ago that was
+        self.n_guesses = self.n_steps = 0  # since the last step that read none
         self.seconds = 0.0
+        self.n_told = 0
 
     def took(self, n_guesses: int, seconds: float) -> None:
+        self.n_told += 1
+        self.age += 1
         self.n_guesses += n_guesses
         self.n_steps += 1
         self.seconds += seconds
         if n_guesses:
             return
-        if self.n_guesses and self.plain and self.n_steps <= _NEIGHBOURS:
+        if self.n_guesses and self.plain and self.age <= _NEIGHBOURS:
             self.shares.append((self.seconds / self.plain - self.n_steps) / self.n_guesses)
-            self.of_one = max(0.0, median(self.shares))
-        if not self.n_guesses or self.n_steps > _NEIGHBOURS:
-            self.plain = seconds
+            self.of_one = max(_LEAST_COST, median(self.shares))
+        elif self.n_told > 1:  # the first comes behind a prompt, which leaves other things in the cache
+            self.plain, self.age = seconds, 0
         self.n_guesses = self.n_steps = 0
         self.seconds = 0.0
