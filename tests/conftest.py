@@ -7,7 +7,8 @@ import jaxtyping
 import pytest
 
 # Shapes in signatures are checked at every call while tests run: wherever signatures have shapes, and
-# before those modules are first imported.
+# before those modules are first imported. Not in `decoding`, of which much is compiled, nor in
+# `data.sliding_window`, which says itself what is wrong with its arguments.
 WITH_SHAPES = ["data.batches", "model", "generation", "inspection.tracing", "by_hand"]
 WITH_SHAPES += ["embeddings.pairs", "embeddings.skip_gram"]
 WITH_SHAPES += [f"training.{name}" for name in ("evaluation", "loss", "muon", "optimizer", "step", "trainer")]
