@@ -86,7 +86,6 @@ def test_of_a_very_long_text_the_older_half_is_forgotten(monkeypatch):
 def told(costs: Iterable[float]) -> Guesser:
     """A guesser that was told, for each of `costs`, of a step with two guesses between some without."""
     guesser = Guesser(VERSE * 3)
-    guesser.took(0, 1.0)
     for cost in costs:
         for n_guesses, steps in [(0, 1), (2, 1 + 2 * cost), (0, 1)]:
             guesser.took(n_guesses, 0.004 * steps)
@@ -139,13 +138,6 @@ def test_where_every_other_step_reads_guesses_one_without_is_not_compared_with_f
             guesser.took(1, 1.2 / speed)
             guesser.took(0, 1.0 / speed)
         assert guesser.cost.of_one == pytest.approx(0.2)
-
-
-def test_the_step_behind_the_prompt_is_compared_with_none():
-    guesser = Guesser(VERSE * 3)
-    for n_guesses, seconds in [(0, 9.0), (3, 1.0), (0, 1.0), *[(3, 1.3), (0, 1.0)] * 7]:
-        guesser.took(n_guesses, seconds)
-    assert guesser.cost.of_one == pytest.approx(0.1)
 
 
 def test_of_many_times_that_guesses_cost_too_much_one_is_read():

@@ -17,7 +17,7 @@ _COST_AT_FIRST, _LEAST_COST = 0.35, 0.02
 _ENOUGH = 9
 """Comparisons whose median is the cost of a guess."""
 _NEIGHBOURS = 16
-"""So many steps ago there was one without guesses that others are compared with."""
+"""At most so many steps ago there was the one without guesses that others are compared with."""
 _EVERY = 64
 """Of so many times that no guess is worth reading one is read at the last."""
 
@@ -103,10 +103,8 @@ class _Cost:
         self.age = 0  # how many steps ago that was
         self.n_guesses = self.n_steps = 0  # since the last step that read none
         self.seconds = 0.0
-        self.n_told = 0
 
     def took(self, n_guesses: int, seconds: float) -> None:
-        self.n_told += 1
         self.age += 1
         self.n_guesses += n_guesses
         self.n_steps += 1
@@ -116,7 +114,7 @@ class _Cost:
         if self.n_guesses and self.plain and self.age <= _NEIGHBOURS:
             self.shares.append((self.seconds / self.plain - self.n_steps) / self.n_guesses)
             self.of_one = max(_LEAST_COST, median(self.shares))
-        elif self.n_told > 1:  # the first comes behind a prompt, which leaves other things in the cache
+        else:
             self.plain, self.age = seconds, 0
         self.n_guesses = self.n_steps = 0
         self.seconds = 0.0
