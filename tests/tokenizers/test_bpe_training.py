@@ -57,8 +57,8 @@ def test_pieces_are_counted_as_the_pattern_cuts_them(texts):
     assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
 
 
-def test_counting_in_slices_and_with_little_memory_changes_nothing(monkeypatch):
-    text = "".join(f" {letter}{digit}" for letter in "abcde" for digit in "12345") * 3  # 25 words, 10 pieces
+def test_counting_in_batches_and_with_little_memory_changes_nothing(monkeypatch):
+    text = "".join(f" {letter}{digit}" for letter in "éèêëē" for digit in "12345") * 3  # 25 words, 10 pieces
     whole = count_pieces(text)
     cut_words = bpe_training._cut_words
     n_words = []
@@ -68,11 +68,27 @@ def test_counting_in_slices_and_with_little_memory_changes_nothing(monkeypatch):
         cut_words(words, pieces)
 
     monkeypatch.setattr(bpe_training, "_cut_words", watched)
-    monkeypatch.setattr(bpe_training, "_SLICE_CHARACTERS", 2)
+    monkeypatch.setattr(bpe_training, "_BATCH_CHARACTERS", 2)
     monkeypatch.setattr(bpe_training, "MAX_PIECES", 11)
     assert count_pieces(text) == whole == Counter(cut(text))
     assert max(n_words) == 12
     assert len(n_words) > 1
+
+
+def test_texts_of_many_sizes_are_counted_in_batches_of_one(monkeypatch):
+    texts = ["one two three", "", "a", "b c", "four five six seven", "d"]
+    sizes = []
+    counted = bpe_training.ascii_pieces
+
+    def watched(batch):
+        sizes.append(sum(map(len, batch)))
+        return counted(batch)
+
+    monkeypatch.setattr(bpe_training, "ascii_pieces", watched)
+    monkeypatch.setattr(bpe_training, "_BATCH_CHARACTERS", 4)
+    assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
+    assert sum(sizes) == sum(map(len, texts))
+    assert all(4 <= size < 4 + len("three") + 4 for size in sizes[:-1])
 
 
 def test_the_rarest_pieces_are_forgotten_when_there_are_too_many(monkeypatch):

@@ -7,13 +7,13 @@ these bounds needs to recount only what comes to its top.
 """
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tqdm import tqdm
 
+from glassgpt.tokenizers.ascii_pieces import ascii_pieces
 from glassgpt.tokenizers.interface import each_text, split_special
 from glassgpt.tokenizers.merging import LinkedTokens, Slots, pair_of
 from glassgpt.tokenizers.pattern import chunks, cut
@@ -22,10 +22,7 @@ N_BYTES = 256
 MAX_PIECES = 4_000_000
 """Most distinct pieces of text that are kept in mind at once, about half a gigabyte of them."""
 
-_SLICE_CHARACTERS = 1 << 20  # a long text is counted slice by slice
-# White space and the word after it: between a word and white space the pattern always cuts. The four
-# characters are white space to Python, not to Unicode.
-_SPACE_AND_WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+|\s+")
+_BATCH_CHARACTERS = 1 << 20  # so many are counted at once
 
 
 def count_pieces(
@@ -39,15 +36,30 @@ def count_pieces(
     pieces: Counter[str] = Counter()
     words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
     with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
-        for text in each_text(texts):
-            for part in split_special(text, special_tokens)[::2]:
-                for piece in chunks(part, _SLICE_CHARACTERS):
-                    words.update(_SPACE_AND_WORD.findall(piece))
-                    if len(words) > MAX_PIECES:
-                        _cut_words(words, pieces)
-            bar.update(len(text))
+        for batch in _batches(texts, special_tokens):
+            of_ascii, of_others = ascii_pieces(batch)
+            pieces.update(of_ascii)
+            words.update(of_others)
+            if len(pieces) + len(words) > MAX_PIECES:
+                _cut_words(words, pieces)
+            bar.update(sum(map(len, batch)))
     _cut_words(words, pieces)
     return pieces
+
+
+def _batches(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterator[list[str]]:
+    """`texts` without special tokens, in parts that can be cut each alone; together about a megabyte."""
+    batch: list[str] = []
+    size = 0
+    for text in each_text(texts):
+        for part in split_special(text, special_tokens)[::2]:
+            for chunk in chunks(part, _BATCH_CHARACTERS):
+                batch.append(chunk)
+                size += len(chunk)
+                if size >= _BATCH_CHARACTERS:
+                    yield batch
+                    batch, size = [], 0
+    yield batch
 
 
 def _cut_words(words: Counter[str], pieces: Counter[str]) -> None:
