@@ -1,8 +1,5 @@
 """Training: the same merges as by hand, whatever the text."""
 
-import itertools
-from collections import Counter
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -10,9 +7,10 @@ from hypothesis import strategies as st
 import tokenizers
 from glassgpt.by_hand import bpe as by_hand
 from glassgpt.errors import TokenizerError
-from glassgpt.tokenizers import BPETokenizer, bpe_training
-from glassgpt.tokenizers.bpe_training import count_pieces, learn_merges
+from glassgpt.tokenizers import BPETokenizer
+from glassgpt.tokenizers.bpe_training import learn_merges
 from glassgpt.tokenizers.pattern import cut
+from glassgpt.tokenizers.piece_counts import count_pieces
 
 
 def trained(texts, n_merges):
@@ -49,74 +47,6 @@ def test_the_merges_are_those_of_the_tokenizers_package(cache):
     assert [ours.decode_bytes([token_id]) for token_id in range(ours.vocab_size)] == [
         bytes(ord(character) - 256 for character in token) for token, _ in theirs
     ]
-
-
-@given(st.lists(st.text(alphabet="a's1! \n\té🌍\u0301\x1c\x85\u3000"), max_size=5))
-@settings(deadline=None, max_examples=100)
-def test_pieces_are_counted_as_the_pattern_cuts_them(texts):
-    assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
-
-
-def test_counting_in_batches_and_with_little_memory_changes_nothing(monkeypatch):
-    text = "".join(f" {letter}{digit}" for letter in "éèêëē" for digit in "12345") * 3  # 25 words, 10 pieces
-    whole = count_pieces(text)
-    cut_words = bpe_training._cut_words
-    n_words = []
-
-    def watched(words, pieces):
-        n_words.append(len(words))
-        cut_words(words, pieces)
-
-    monkeypatch.setattr(bpe_training, "_cut_words", watched)
-    monkeypatch.setattr(bpe_training, "_BATCH_CHARACTERS", 2)
-    monkeypatch.setattr(bpe_training, "MAX_PIECES", 11)
-    assert count_pieces(text) == whole == Counter(cut(text))
-    assert max(n_words) == 12
-    assert len(n_words) > 1
-
-
-def test_texts_of_many_sizes_are_counted_in_batches_of_one(monkeypatch):
-    texts = ["one two three", "", "a", "b c", "four five six seven", "d"]
-    sizes = []
-    counted = bpe_training.ascii_pieces
-
-    def watched(batch):
-        sizes.append(sum(map(len, batch)))
-        return counted(batch)
-
-    monkeypatch.setattr(bpe_training, "ascii_pieces", watched)
-    monkeypatch.setattr(bpe_training, "_BATCH_CHARACTERS", 4)
-    assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
-    assert sum(sizes) == sum(map(len, texts))
-    assert all(4 <= size < 4 + len("three") + 4 for size in sizes[:-1])
-
-
-def test_the_rarest_pieces_are_forgotten_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr(bpe_training, "MAX_PIECES", 3)
-    texts = (" common" * 5 + f" rare{letter} " + " usual" * 2 for letter in "abcdefg")
-    assert count_pieces(texts).keys() >= {" common"}
-    assert len(count_pieces(f" {letter * 5}" for letter in "abcdefg")) <= 3
-
-
-def test_pieces_are_forgotten_in_the_order_of_their_counts(monkeypatch):
-    class Watched(Counter):
-        n_passes = 0
-
-        def items(self):
-            self.n_passes += 1
-            assert self.n_passes < 7, "this does not end"
-            return super().items()
-
-    monkeypatch.setattr(bpe_training, "MAX_PIECES", 3)
-    pieces = Watched({"a": 2, "b": 3, "c": 5, "d": 5, "e": 13})
-    bpe_training._cut_words(Counter(), pieces)
-    assert pieces == {"c": 5, "d": 5, "e": 13}
-
-
-def test_every_piece_of_a_large_vocabulary_is_kept():
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = {"".join(word) for word in itertools.islice(itertools.product(letters, repeat=4), 50_021)}
-    assert count_pieces(f" {word}" for word in words).keys() == {f" {word}" for word in words}
 
 
 def test_special_tokens_divide_the_text_and_are_never_merged():

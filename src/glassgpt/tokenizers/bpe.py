@@ -9,11 +9,12 @@ import tiktoken
 from numpy.typing import NDArray
 
 from glassgpt.errors import TokenizerError
-from glassgpt.tokenizers.bpe_training import N_BYTES, count_pieces, learn_merges
+from glassgpt.tokenizers.bpe_training import N_BYTES, learn_merges
 from glassgpt.tokenizers.gpt2_files import read_gpt2_merges
 from glassgpt.tokenizers.interface import END_OF_TEXT, Tokenizer, require_utf8, split_special, unknown_id
 from glassgpt.tokenizers.long_pieces import LongPieceEncoder
 from glassgpt.tokenizers.pattern import PATTERN, chunks, cut
+from glassgpt.tokenizers.piece_counts import count_pieces
 from glassgpt.tokenizers.printable import GPT2_BYTE_ORDER, from_printable, read_merges, to_printable
 
 _BYTES_IN_ORDER = bytes(range(N_BYTES))

@@ -8,71 +8,14 @@ these bounds needs to recount only what comes to its top.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from tqdm import tqdm
 
-from glassgpt.tokenizers.ascii_pieces import ascii_pieces
-from glassgpt.tokenizers.interface import each_text, split_special
 from glassgpt.tokenizers.merging import LinkedTokens, Slots, pair_of
-from glassgpt.tokenizers.pattern import chunks, cut
 
 N_BYTES = 256
-MAX_PIECES = 4_000_000
-"""Most distinct pieces of text that are kept in mind at once, about half a gigabyte of them."""
-
-_BATCH_CHARACTERS = 1 << 20  # so many are counted at once
-
-
-def count_pieces(
-    texts: str | Iterable[str], special_tokens: Iterable[str] = (), *, progress: bool = False
-) -> Counter[str]:
-    """How often each piece of the pattern occurs in `texts`; special tokens only divide them.
-
-    Memory is bounded whatever the texts are: above MAX_PIECES distinct pieces the rarest are forgotten.
-    Raises TokenizerError for text that is not text.
-    """
-    pieces: Counter[str] = Counter()
-    words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
-    with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
-        for batch in _batches(texts, special_tokens):
-            of_ascii, of_others = ascii_pieces(batch)
-            pieces.update(of_ascii)
-            words.update(of_others)
-            if len(pieces) + len(words) > MAX_PIECES:
-                _cut_words(words, pieces)
-            bar.update(sum(map(len, batch)))
-    _cut_words(words, pieces)
-    return pieces
-
-
-def _batches(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterator[list[str]]:
-    """`texts` without special tokens, in parts that can be cut each alone; together about a megabyte."""
-    batch: list[str] = []
-    size = 0
-    for text in each_text(texts):
-        for part in split_special(text, special_tokens)[::2]:
-            for chunk in chunks(part, _BATCH_CHARACTERS):
-                batch.append(chunk)
-                size += len(chunk)
-                if size >= _BATCH_CHARACTERS:
-                    yield batch
-                    batch, size = [], 0
-    yield batch
-
-
-def _cut_words(words: Counter[str], pieces: Counter[str]) -> None:
-    """Move what was counted in `words` to the `pieces` that they are cut into."""
-    for word, count in words.items():
-        for piece in cut(word):
-            pieces[piece] += count
-    words.clear()
-    rarest = 1
-    while len(pieces) > MAX_PIECES:
-        for piece in [piece for piece, count in pieces.items() if count <= rarest]:
-            del pieces[piece]
-        rarest *= 2
 
 
 def learn_merges(pieces: Counter[str], n_merges: int, *, progress: bool = False) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ _BYTE = {character: byte for byte, character in _CHARACTER.items()}
 
 def to_printable(data: bytes) -> str:
     """One visible character for each byte."""
-    return "".join(_CHARACTER[byte] for byte in data)
+    return data.decode("latin-1").translate(_CHARACTER)
 
 
 def from_printable(text: str) -> bytes:

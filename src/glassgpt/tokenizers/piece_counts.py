@@ -1,0 +1,92 @@
+"""How often each piece of GPT-2's pattern occurs in texts of any size."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from glassgpt.tokenizers.ascii_pieces import Pieces, cut_ascii, is_mostly_ascii
+from glassgpt.tokenizers.interface import each_text, split_special
+from glassgpt.tokenizers.pattern import chunks, cut
+
+MAX_PIECES = 4_000_000
+"""Most distinct pieces of text that are kept in mind at once, about half a gigabyte of them."""
+
+_BATCH_CHARACTERS = 1 << 20  # so many are counted at once
+
+# White space and the word after it: between a word and white space the pattern always cuts. The four
+# characters are white space to Python, not to Unicode.
+_SPACE_AND_WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+|\s+")
+
+
+def count_pieces(
+    texts: str | Iterable[str], special_tokens: Iterable[str] = (), *, progress: bool = False
+) -> Counter[str]:
+    """How often each piece of the pattern occurs in `texts`; special tokens only divide them.
+
+    Memory is bounded whatever the texts are: above MAX_PIECES distinct pieces the rarest are forgotten.
+    Raises TokenizerError for text that is not text.
+    """
+    pieces: Counter[str] = Counter()
+    words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
+    with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
+        for batch in _batches(texts, special_tokens):
+            left = batch
+            if is_mostly_ascii(batch):
+                found = cut_ascii(batch)
+                pieces.update(_counted(found))
+                left = [found.text(place) for place in np.flatnonzero(found.is_left).tolist()]
+            for text in left:
+                words.update(_SPACE_AND_WORD.findall(text))
+            if len(pieces) + len(words) > MAX_PIECES:
+                _cut_words(words, pieces)
+            bar.update(sum(map(len, batch)))
+    _cut_words(words, pieces)
+    return pieces
+
+
+def _batches(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterator[list[str]]:
+    """`texts` without special tokens, in parts that can be cut each alone; together about a megabyte."""
+    batch: list[str] = []
+    size = 0
+    for text in each_text(texts):
+        for part in split_special(text, special_tokens)[::2]:
+            for chunk in chunks(part, _BATCH_CHARACTERS):
+                batch.append(chunk)
+                size += len(chunk)
+                if size >= _BATCH_CHARACTERS:
+                    yield batch
+                    batch, size = [], 0
+    yield batch
+
+
+def _counted(pieces: Pieces) -> Counter[str]:
+    """How often each piece occurs, words that were left not counted.
+
+    A piece of up to 8 bytes is a whole number, filled up with zeros: numbers are counted by sorting them.
+    """
+    is_short = (pieces.lengths <= 8) & ~pieces.is_left
+    numbers, counts = np.unique(pieces.first_bytes()[is_short], return_counts=True)
+    short = numbers.astype("<u8").view("S8").astype("U8").tolist()
+    found = Counter(dict(zip(short, counts.tolist(), strict=True)))
+    is_long = (pieces.lengths > 8) & ~pieces.is_left
+    starts = pieces.starts[is_long]
+    ends = starts + pieces.lengths[is_long]
+    long = Counter(pieces.data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+    found.update({piece.decode("ascii"): count for piece, count in long.items()})
+    return found
+
+
+def _cut_words(words: Counter[str], pieces: Counter[str]) -> None:
+    """Move what was counted in `words` to the `pieces` that they are cut into."""
+    for word, count in words.items():
+        for piece in cut(word):
+            pieces[piece] += count
+    words.clear()
+    rarest = 1
+    while len(pieces) > MAX_PIECES:
+        for piece in [piece for piece, count in pieces.items() if count <= rarest]:
+            del pieces[piece]
+        rarest *= 2
