@@ -1,11 +1,13 @@
 """Pieces found by array operations: those that the pattern cuts, in their order."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glassgpt.tokenizers.ascii_pieces import cut_ascii, is_mostly_ascii
+from glassgpt.tokenizers.ascii_pieces import bytes_a_character, cut_ascii
 from glassgpt.tokenizers.pattern import cut
 
 
@@ -61,24 +63,23 @@ def test_only_words_with_other_characters_are_left():
     ]
 
 
-def test_the_first_bytes_are_the_piece_where_it_is_short():
+def test_eight_bytes_are_the_piece_filled_up_with_zeros():
     pieces = cut_ascii(["a bcdefgh ijklmnopq"])
-    assert pieces.first_bytes().astype("<u8").tobytes() == b"a".ljust(8, b"\0") + b" bcdefgh" + b" ijklmno"
+    assert pieces.eight_bytes(0).astype("<u8").tobytes() == b"a".ljust(8, b"\0") + b" bcdefgh" + b" ijklmno"
+    assert pieces.eight_bytes(8).astype("<u8").tobytes() == bytes(8) + bytes(8) + b"pq".ljust(8, b"\0")
 
 
-@pytest.mark.parametrize(
-    ("texts", "is_mostly"),
-    [
-        (["plain"], True),
-        ([], True),
-        (["Les élèves étaient déjà là."], True),
-        (["Всё смешалось в доме."], False),
-        (["plain", "日本語"], False),
-        (["plain text, and much of it", "日本語"], True),
-    ],
-)
-def test_text_in_another_alphabet_is_told(texts, is_mostly):
-    assert is_mostly_ascii(texts) is is_mostly
+def test_pieces_are_told_apart_by_their_texts():
+    texts = ["a b", "", "c", "", "é d e"]
+    pieces = cut_ascii(texts)
+    of_texts = [slice(*bounds) for bounds in itertools.pairwise(pieces.bounds)]
+    found = ["".join(pieces.text(place) for place in range(len(pieces.starts))[part]) for part in of_texts]
+    assert found == texts
+
+
+@pytest.mark.parametrize(("texts", "n_bytes"), [([], 0), ([""], 0), (["ab", "c"], 1), (["é日", "ab"], 7 / 4)])
+def test_bytes_a_character_tell_of_other_alphabets(texts, n_bytes):
+    assert bytes_a_character(texts) == n_bytes
 
 
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "the-verdict.txt"])

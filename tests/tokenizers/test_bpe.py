@@ -50,9 +50,48 @@ def test_a_batch_holds_the_ids_of_each_text_in_order(special_tokens, n_workers):
     assert [array.tolist() for array in batch] == [tokenizer.encode(text) for text in texts]
 
 
+@given(st.lists(UNICODE, max_size=5))
+@settings(deadline=None, max_examples=200)
+def test_arrays_hold_the_ids_of_each_text_whichever_way_they_are_found(texts):
+    with pytest.MonkeyPatch.context() as patch:
+        for least, nearly_ascii in [(0, 9), (1 << 60, 1)]:
+            patch.setattr(bpe, "_LEAST_CHARACTERS", least)
+            patch.setattr(bpe, "_NEARLY_ASCII", nearly_ascii)
+            for n_characters in (1, 7, 1 << 18):
+                patch.setattr(bpe, "_BATCH_CHARACTERS", n_characters)
+                found = TOKENIZER.encode_arrays(texts)
+                assert [ids.tolist() for ids in found] == [
+                    by_hand.encode(text, TOKENIZER.merges) for text in texts
+                ]
+
+
+def test_long_english_is_looked_up_in_parts_and_other_alphabets_are_not(monkeypatch):
+    tokenizer = BPETokenizer(TOKENIZER.merges)
+    encode, n_characters = tokenizer._pieces.encode, []
+
+    def watched(texts):
+        n_characters.append(sum(map(len, texts)))
+        return encode(texts)
+
+    monkeypatch.setattr(tokenizer._pieces, "encode", watched)
+    tokenizer.encode_array("Всё смешалось в доме. " * 2003)
+    tokenizer.encode_arrays(["a short one"] * 97)
+    assert n_characters == []
+    tokenizer.encode_array("A long one, and another. " * 20_011)
+    assert len(n_characters) == 2
+    tokenizer.encode_arrays(["many short ones " * 7] * 2003)
+    assert n_characters[2:] == [2003 * 7 * len("many short ones ")]
+
+
 def test_one_string_is_a_batch_of_one_text_and_not_its_characters():
     (array,) = TOKENIZER.encode_batch(TEXT)
     assert array.tolist() == TOKENIZER.encode(TEXT)
+
+
+def test_arrays_refuse_what_utf8_cannot_hold():
+    for encode in (TOKENIZER.encode_array, lambda text: TOKENIZER.encode_arrays(["fine", text])):
+        with pytest.raises(TokenizerError, match="lone surrogate"):
+            encode("bad \ud800" * 7)
 
 
 def test_a_long_piece_is_merged_by_arrays_in_an_array_too(monkeypatch):

@@ -194,12 +194,12 @@ def _encode(job: list[Part], tokenizer: "Tokenizer") -> list[_Encoded]:
 def _encode_side(side: list[Part], tokenizer: "Tokenizer") -> _Encoded:
     end_of_text = [] if tokenizer.end_of_text_id is None else [np.array([tokenizer.end_of_text_id])]
     arrays: list[NDArray[np.integer]] = []
-    for part in side:
-        arrays += [tokenizer.encode_array(part.text), *(end_of_text if part.ends_document else [])]
-    ids = np.concatenate(arrays)
-    check_ids(ids, tokenizer.vocab_size)
+    for part, ids in zip(side, tokenizer.encode_arrays([part.text for part in side]), strict=True):
+        arrays += [ids, *(end_of_text if part.ends_document else [])]
+    all_ids = np.concatenate(arrays)
+    check_ids(all_ids, tokenizer.vocab_size)
     return _Encoded(
-        ids=ids.astype(dtype_for(tokenizer.vocab_size)),
+        ids=all_ids.astype(dtype_for(tokenizer.vocab_size)),
         is_val=side[0].is_val,
         n_bytes=sum(len(part.text.encode("utf-8")) for part in side),
         n_ended=sum(part.ends_document for part in side),

@@ -12,7 +12,7 @@ Contractions are the one exception: behind an apostrophe that begins a piece, s,
 with it, and are cut from letters after them. It begins one unless a blank or another mark is before it.
 
 Words with any other character in them are left whole, for the pattern itself to cut; the byte 0 counts as
-such a character, since it fills up the numbers that stand for short pieces.
+such a character, since zeros fill up the numbers that stand for short pieces.
 """
 
 import string
@@ -53,7 +53,6 @@ _KINDS, _CUTS_BETWEEN_KINDS = _kinds(), _cuts_between_kinds()
 _APOSTROPHE = ord("'")
 _ENDINGS = [(ending, np.frombuffer(ending, np.uint8)) for ending in b"s d m t ll ve re".split()]
 
-_MOSTLY_ASCII = 1.5  # bytes a character
 _LOW_BYTES = np.array([(1 << 8 * length) - 1 for length in range(9)], "<u8")
 
 
@@ -66,22 +65,26 @@ class Pieces(NamedTuple):
     lengths: NDArray[np.intp]
     is_left: NDArray[np.bool_]
     """Where it is no piece but words that lie one behind the other and have characters beyond ASCII."""
+    bounds: NDArray[np.intp]
+    """The pieces of text t are those from `bounds[t]` to before `bounds[t + 1]`."""
 
     def text(self, place: int) -> str:
         """Piece `place` as text."""
         start = self.starts[place]
         return self.data[start : start + self.lengths[place]].decode("utf-8")
 
-    def first_bytes(self) -> NDArray[np.uint64]:
-        """The first 8 bytes of each piece as a whole number; a shorter piece is filled up with zeros."""
-        number_at: NDArray[np.uint64] = np.ndarray(len(self.data), "<u8", self.data + bytes(8), strides=(1,))
-        return number_at[self.starts] & _LOW_BYTES[np.minimum(self.lengths, 8)]
+    def eight_bytes(self, offset: int) -> NDArray[np.uint64]:
+        """Bytes `offset` to `offset` + 7 of each piece as a whole number, those behind its end as zeros."""
+        padded = memoryview(self.data + bytes(offset + 8))[offset:]
+        number_at: NDArray[np.uint64] = np.ndarray(len(self.data), "<u8", padded, strides=(1,))
+        mask = np.concatenate([np.zeros(offset, "<u8"), _LOW_BYTES])
+        return number_at[self.starts] & mask[np.minimum(self.lengths, offset + 8)]
 
 
-def is_mostly_ascii(texts: Sequence[str]) -> bool:
-    """Whether it pays to cut `texts` here: not where most letters are of another alphabet."""
+def bytes_a_character(texts: Sequence[str]) -> float:
+    """How many bytes a character of `texts` has on average in UTF-8: 1 if all of it is ASCII."""
     n_bytes = sum(len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
-    return n_bytes <= _MOSTLY_ASCII * sum(map(len, texts))
+    return n_bytes / max(1, sum(map(len, texts)))
 
 
 def cut_ascii(texts: Sequence[str]) -> Pieces:
@@ -95,20 +98,24 @@ def cut_ascii(texts: Sequence[str]) -> Pieces:
     cuts[1:-2] |= is_white[:-2] & is_white[1:-1] & is_solid[2:]
     _cut_contractions(np.frombuffer(data, np.uint8), kind, cuts)
 
-    is_left = kind == _OTHER
-    if is_left.any():
+    is_left = np.zeros(len(data), bool)
+    others = np.flatnonzero(kind == _OTHER)
+    if len(others):
         begins_word = np.ones(len(data), bool)
         begins_word[1:] = (is_solid[:-1] & is_white[1:]) | (kind[:-1] == _BETWEEN) | (kind[1:] == _BETWEEN)
-        word = np.cumsum(begins_word)
-        has_others = np.zeros(word[-1] + 1, bool)
-        has_others[word[is_left]] = True
-        is_left = has_others[word]
+        word_starts = np.flatnonzero(begins_word)
+        words = np.unique(np.searchsorted(word_starts, others, "right"))
+        change = np.zeros(len(data), np.int8)
+        change[word_starts[words - 1]] = 1
+        change[word_starts[words]] -= 1  # a separator is the last word
+        is_left = np.cumsum(change, dtype=np.int8).view(bool)
         cuts[1:-1] &= ~(is_left[:-1] & is_left[1:])
     starts = np.flatnonzero(cuts)
     lengths = np.diff(starts)
     is_text = kind[starts[:-1]] != _BETWEEN
     starts = starts[:-1][is_text]
-    return Pieces(data, starts, lengths[is_text], is_left[starts])
+    bounds = np.searchsorted(starts, np.flatnonzero(kind == _BETWEEN))
+    return Pieces(data, starts, lengths[is_text], is_left[starts], bounds)
 
 
 def _cut_contractions(data: NDArray[np.uint8], kind: NDArray[np.uint8], cuts: NDArray[np.bool_]) -> None:

@@ -1,7 +1,7 @@
 """What every tokenizer can do, and the checks that they share."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,10 @@ class Tokenizer(Protocol):
     def encode_array(self, text: str) -> NDArray[np.integer]:
         """The ids that `encode` gives, as an array. Raises as it does."""
         return np.array(self.encode(text), dtype=np.int64)
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
+        """`encode_array` of each text, in this thread. Raises as it does."""
+        return [self.encode_array(text) for text in texts]
 
     def encode_batch(
         self, texts: str | Iterable[str], n_workers: int | None = None

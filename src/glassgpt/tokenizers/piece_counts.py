@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from glassgpt.tokenizers.ascii_pieces import Pieces, cut_ascii, is_mostly_ascii
+from glassgpt.tokenizers.ascii_pieces import Pieces, bytes_a_character, cut_ascii
 from glassgpt.tokenizers.interface import each_text, split_special
-from glassgpt.tokenizers.pattern import chunks, cut
+from glassgpt.tokenizers.pattern import batches, chunks, cut
 
 MAX_PIECES = 4_000_000
 """Most distinct pieces of text that are kept in mind at once, about half a gigabyte of them."""
 
 _BATCH_CHARACTERS = 1 << 20  # so many are counted at once
+_MOSTLY_OTHERS = 1.5  # bytes a character, from which on nearly every word has other characters than ASCII
 
 # White space and the word after it: between a word and white space the pattern always cuts. The four
 # characters are white space to Python, not to Unicode.
@@ -32,9 +33,9 @@ def count_pieces(
     pieces: Counter[str] = Counter()
     words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
     with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
-        for batch in _batches(texts, special_tokens):
+        for batch in batches(_parts(texts, special_tokens), _BATCH_CHARACTERS):
             left = batch
-            if is_mostly_ascii(batch):
+            if bytes_a_character(batch) < _MOSTLY_OTHERS:
                 found = cut_ascii(batch)
                 pieces.update(_counted(found))
                 left = [found.text(place) for place in np.flatnonzero(found.is_left).tolist()]
@@ -47,19 +48,11 @@ def count_pieces(
     return pieces
 
 
-def _batches(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterator[list[str]]:
-    """`texts` without special tokens, in parts that can be cut each alone; together about a megabyte."""
-    batch: list[str] = []
-    size = 0
+def _parts(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterator[str]:
+    """`texts` without special tokens, in parts that can be cut each alone."""
     for text in each_text(texts):
         for part in split_special(text, special_tokens)[::2]:
-            for chunk in chunks(part, _BATCH_CHARACTERS):
-                batch.append(chunk)
-                size += len(chunk)
-                if size >= _BATCH_CHARACTERS:
-                    yield batch
-                    batch, size = [], 0
-    yield batch
+            yield from chunks(part, _BATCH_CHARACTERS)
 
 
 def _counted(pieces: Pieces) -> Counter[str]:
@@ -68,7 +61,7 @@ def _counted(pieces: Pieces) -> Counter[str]:
     A piece of up to 8 bytes is a whole number, filled up with zeros: numbers are counted by sorting them.
     """
     is_short = (pieces.lengths <= 8) & ~pieces.is_left
-    numbers, counts = np.unique(pieces.first_bytes()[is_short], return_counts=True)
+    numbers, counts = np.unique(pieces.eight_bytes(0)[is_short], return_counts=True)
     short = numbers.astype("<u8").view("S8").astype("U8").tolist()
     found = Counter(dict(zip(short, counts.tolist(), strict=True)))
     is_long = (pieces.lengths > 8) & ~pieces.is_left
