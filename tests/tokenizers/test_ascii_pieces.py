@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glassgpt.tokenizers.ascii_pieces import bytes_a_character, cut_ascii
+from glassgpt.tokenizers import ascii_pieces
+from glassgpt.tokenizers.ascii_pieces import bytes_per_character, cut_ascii
 from glassgpt.tokenizers.pattern import cut
 
 
@@ -25,8 +26,8 @@ def finished(texts):
     pieces = cut_ascii(texts)
     return [
         piece
-        for place, is_left in enumerate(pieces.is_left)
-        for piece in (cut(pieces.text(place)) if is_left else [pieces.text(place)])
+        for place, is_uncut in enumerate(pieces.is_uncut)
+        for piece in (cut(pieces.text(place)) if is_uncut else [pieces.text(place)])
     ]
 
 
@@ -54,9 +55,19 @@ def test_words_with_other_characters_are_left_whole(texts):
     assert finished(texts) == cut_by_the_pattern(texts)
 
 
+def test_the_example_of_the_docstring():
+    text, marked = "it's  12am--\n\tno", "it│'s│␣│␣12│am│--│\\n│\\t│no"
+    assert "it's␣␣12am--\\n\\tno" in ascii_pieces.__doc__
+    assert marked in ascii_pieces.__doc__
+    shown = [
+        piece.replace("\n", "\\n").replace("\t", "\\t").replace(" ", "␣") for piece in cut_by_arrays([text])
+    ]
+    assert "│".join(shown) == marked
+
+
 def test_only_words_with_other_characters_are_left():
     pieces = cut_ascii(["the café's old\n\n naïve façade", "é, a door"])
-    assert [pieces.text(place) for place in np.flatnonzero(pieces.is_left)] == [
+    assert [pieces.text(place) for place in np.flatnonzero(pieces.is_uncut)] == [
         " café's",
         "\n\n naïve façade",
         "é,",
@@ -78,8 +89,8 @@ def test_pieces_are_told_apart_by_their_texts():
 
 
 @pytest.mark.parametrize(("texts", "n_bytes"), [([], 0), ([""], 0), (["ab", "c"], 1), (["é日", "ab"], 7 / 4)])
-def test_bytes_a_character_tell_of_other_alphabets(texts, n_bytes):
-    assert bytes_a_character(texts) == n_bytes
+def test_bytes_per_character_tell_of_other_alphabets(texts, n_bytes):
+    assert bytes_per_character(texts) == n_bytes
 
 
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "the-verdict.txt"])

@@ -67,13 +67,13 @@ def test_arrays_hold_the_ids_of_each_text_whichever_way_they_are_found(texts):
 
 def test_long_english_is_looked_up_in_parts_and_other_alphabets_are_not(monkeypatch):
     tokenizer = BPETokenizer(TOKENIZER.merges)
-    encode, n_characters = tokenizer._pieces.encode, []
+    encode, n_characters = tokenizer._piece_table.encode, []
 
     def watched(texts):
         n_characters.append(sum(map(len, texts)))
         return encode(texts)
 
-    monkeypatch.setattr(tokenizer._pieces, "encode", watched)
+    monkeypatch.setattr(tokenizer._piece_table, "encode", watched)
     tokenizer.encode_array("Всё смешалось в доме. " * 2003)
     tokenizer.encode_arrays(["a short one"] * 97)
     assert n_characters == []
@@ -84,8 +84,8 @@ def test_long_english_is_looked_up_in_parts_and_other_alphabets_are_not(monkeypa
 
 
 def test_one_string_is_a_batch_of_one_text_and_not_its_characters():
-    (array,) = TOKENIZER.encode_batch(TEXT)
-    assert array.tolist() == TOKENIZER.encode(TEXT)
+    for (array,) in (TOKENIZER.encode_batch(TEXT), TOKENIZER.encode_arrays(TEXT)):
+        assert array.tolist() == TOKENIZER.encode(TEXT)
 
 
 def test_arrays_refuse_what_utf8_cannot_hold():

@@ -12,11 +12,14 @@ from glassgpt.tokenizers.pattern import cut
 from glassgpt.tokenizers.piece_counts import count_pieces
 
 
+@pytest.mark.parametrize("mostly_others", [0, 9], ids=["by the pattern", "by arrays"])
 @given(st.lists(st.text(alphabet="a's1! \n\té🌍\u0301\0\x1c\x85\u3000"), max_size=5))
 @example(["\0", "\0\0 a\0 plain"])
 @settings(deadline=None, max_examples=100)
-def test_pieces_are_counted_as_the_pattern_cuts_them(texts):
-    assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
+def test_pieces_are_counted_as_the_pattern_cuts_them(mostly_others, texts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(piece_counts, "_MOSTLY_OTHERS", mostly_others)
+        assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
 
 
 def test_counting_in_batches_and_with_little_memory_changes_nothing(monkeypatch):
@@ -37,7 +40,7 @@ def test_counting_in_batches_and_with_little_memory_changes_nothing(monkeypatch)
     assert len(n_words) > 1
 
 
-def test_texts_of_many_sizes_are_counted_in_batches_of_one(monkeypatch):
+def test_batches_are_full_whatever_the_sizes_of_texts(monkeypatch):
     texts = ["one two three", "", "a", "b c", "four five six seven", "d"]
     sizes = []
     cut_ascii = piece_counts.cut_ascii
@@ -83,7 +86,7 @@ def test_every_piece_of_a_large_vocabulary_is_kept():
 
 @pytest.mark.parametrize("length", range(1, 20))
 def test_pieces_of_every_length_are_told_apart(length):
-    texts = ["a" * length, "a" * (length - 1) + "b", " " + "a" * length, "é" + "a" * length, "Жй" * 40] * 3
+    texts = ["a" * length, "a" * (length - 1) + "b", " " + "a" * length, "é" + "a" * length] * 3
     assert count_pieces(texts) == Counter(piece for text in texts for piece in cut(text))
 
 

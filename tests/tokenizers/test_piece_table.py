@@ -16,8 +16,10 @@ TEXT = (
     "The quick brown fox said: it's the lazy dog's day, isn't it? aaaa aaaaaaa\n\n\tDie Füße des Fuchses — "
     "12 of 1234 feet; 狐狸跳过了狗。 🦊🦊  !!!!! !!! antidisestablishmentarianism antidisestablishmentarian\n"
 )
-TOKENIZER = BPETokenizer.train(TEXT * 3, 401, special_tokens=())
-TRICKY = st.text(alphabet="aest'dThequickF12狐é\0\x1c\x85! \n\t\r")
+_WORDS = BPETokenizer.train(TEXT * 3, 401, special_tokens=())
+_SPACES = [(ord("\n"), ord("\n")), (ord("\n"), ord(" ")), (ord("\r"), ord("\n")), (ord("\x0b"), ord("\n"))]
+TOKENIZER = BPETokenizer(list(dict.fromkeys([*_WORDS.merges, *_SPACES])), special_tokens=())
+TRICKY = st.text(alphabet="aest'dThequickF12狐é\xa0\u3000\0\x1c\x85!. \n\t\r\x0b\x0c")
 LONG = st.sampled_from(
     [
         "a" * 16,
@@ -90,6 +92,26 @@ def test_who_comes_first_keeps_a_slot_and_who_came_last_has_one(monkeypatch):
         assert encoded(table, [text]) == expected([text])
     monkeypatch.setattr(table, "_encode_text", None)
     assert encoded(table, ["first", "last"]) == expected(["first", "last"])
+
+
+def test_a_table_that_another_thread_replaces_meanwhile_stays_whole():
+    table = new_table()
+    encode_text = table._encode_text
+
+    def interrupted(text):
+        table._encode_text = encode_text
+        assert encoded(table, ["said he", "the fox"]) == expected(["said he", "the fox"])
+        return encode_text(text)
+
+    table._encode_text = interrupted
+    assert encoded(table, ["said she", "the dog"]) == expected(["said she", "the dog"])
+    texts = ["said he", "the fox", "said she", "the dog"]
+    assert encoded(table, texts) == expected(texts)
+
+
+def test_a_very_long_piece_and_wide_indents_are_encoded_too():
+    texts = ["a" * 20_011 + " b", "if:\n" + " " * 40 + "c\n" + " " * 41 + "d\r\n\x0b\n\n \n"]
+    assert encoded(new_table(), texts) == [TOKENIZER._encode_by_tiktoken(text).tolist() for text in texts]
 
 
 def test_threads_share_a_table(cache):

@@ -11,8 +11,8 @@ it's␣␣12am--\n\tno (␣ is a blank) come it│'s│␣│␣12│am│--│\
 Contractions are the one exception: behind an apostrophe that begins a piece, s, d, m, t, ll, ve and re stay
 with it, and are cut from letters after them. It begins one unless a blank or another mark is before it.
 
-Words with any other character in them are left whole, for the pattern itself to cut; the byte 0 counts as
-such a character, since zeros fill up the numbers that stand for short pieces.
+Words with any other character in them stay uncut, for the pattern itself; the byte 0 counts as such a
+character, since zeros fill up the numbers that stand for short pieces.
 """
 
 import string
@@ -63,8 +63,8 @@ class Pieces(NamedTuple):
     """The texts in UTF-8, with a separator before, between and behind them."""
     starts: NDArray[np.intp]
     lengths: NDArray[np.intp]
-    is_left: NDArray[np.bool_]
-    """Where it is no piece but words that lie one behind the other and have characters beyond ASCII."""
+    is_uncut: NDArray[np.bool_]
+    """Where it is no piece but words, one or more, that hold a character beyond ASCII or the byte 0 each."""
     bounds: NDArray[np.intp]
     """The pieces of text t are those from `bounds[t]` to before `bounds[t + 1]`."""
 
@@ -81,7 +81,7 @@ class Pieces(NamedTuple):
         return number_at[self.starts] & mask[np.minimum(self.lengths, offset + 8)]
 
 
-def bytes_a_character(texts: Sequence[str]) -> float:
+def bytes_per_character(texts: Sequence[str]) -> float:
     """How many bytes a character of `texts` has on average in UTF-8: 1 if all of it is ASCII."""
     n_bytes = sum(len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
     return n_bytes / max(1, sum(map(len, texts)))
@@ -95,10 +95,10 @@ def cut_ascii(texts: Sequence[str]) -> Pieces:
     is_solid = kind < _SPACE
     cuts = np.ones(len(data) + 1, bool)  # cuts[i]: a piece begins with byte i, or all ends before it
     cuts[1:-1] = np.frombuffer((kind[:-1] << 4 | kind[1:]).tobytes().translate(_CUTS_BETWEEN_KINDS), bool)
-    cuts[1:-2] |= is_white[:-2] & is_white[1:-1] & is_solid[2:]
+    cuts[1:-2] |= is_white[:-2] & is_white[1:-1] & is_solid[2:]  # before the last white one of several
     _cut_contractions(np.frombuffer(data, np.uint8), kind, cuts)
 
-    is_left = np.zeros(len(data), bool)
+    is_uncut = np.zeros(len(data), bool)
     others = np.flatnonzero(kind == _OTHER)
     if len(others):
         begins_word = np.ones(len(data), bool)
@@ -108,14 +108,14 @@ def cut_ascii(texts: Sequence[str]) -> Pieces:
         change = np.zeros(len(data), np.int8)
         change[word_starts[words - 1]] = 1
         change[word_starts[words]] -= 1  # a separator is the last word
-        is_left = np.cumsum(change, dtype=np.int8).view(bool)
-        cuts[1:-1] &= ~(is_left[:-1] & is_left[1:])
+        is_uncut = np.cumsum(change, dtype=np.int8).view(bool)
+        cuts[1:-1] &= ~(is_uncut[:-1] & is_uncut[1:])
     starts = np.flatnonzero(cuts)
     lengths = np.diff(starts)
     is_text = kind[starts[:-1]] != _BETWEEN
     starts = starts[:-1][is_text]
     bounds = np.searchsorted(starts, np.flatnonzero(kind == _BETWEEN))
-    return Pieces(data, starts, lengths[is_text], is_left[starts], bounds)
+    return Pieces(data, starts, lengths[is_text], is_uncut[starts], bounds)
 
 
 def _cut_contractions(data: NDArray[np.uint8], kind: NDArray[np.uint8], cuts: NDArray[np.bool_]) -> None:

@@ -10,12 +10,20 @@ import tiktoken
 from numpy.typing import NDArray
 
 from glassgpt.errors import TokenizerError
-from glassgpt.tokenizers.ascii_pieces import bytes_a_character
+from glassgpt.tokenizers.ascii_pieces import bytes_per_character
 from glassgpt.tokenizers.bpe_training import N_BYTES, learn_merges
 from glassgpt.tokenizers.gpt2_files import read_gpt2_merges
-from glassgpt.tokenizers.interface import END_OF_TEXT, Tokenizer, require_utf8, split_special, unknown_id
+from glassgpt.tokenizers.interface import (
+    END_OF_TEXT,
+    Tokenizer,
+    batches,
+    each_text,
+    require_utf8,
+    split_special,
+    unknown_id,
+)
 from glassgpt.tokenizers.long_pieces import LongPieceEncoder
-from glassgpt.tokenizers.pattern import PATTERN, batches, chunks, cut
+from glassgpt.tokenizers.pattern import PATTERN, chunks, cut
 from glassgpt.tokenizers.piece_counts import count_pieces
 from glassgpt.tokenizers.piece_table import PieceTable
 from glassgpt.tokenizers.printable import GPT2_BYTE_ORDER, from_printable, read_merges, to_printable
@@ -26,11 +34,9 @@ _BYTES_IN_ORDER = bytes(range(N_BYTES))
 # steps for a piece of n bytes. It gets text in chunks; a piece longer than any is merged by LongPieceEncoder.
 _CHUNK_CHARACTERS = 1 << 13
 
-# What is looked up in a table of pieces: so much at a time, no less than pays for keeping the table, and no
-# more bytes a character than a text in English has.
-_BATCH_CHARACTERS = 1 << 18
-_LEAST_CHARACTERS = 1 << 15
-_NEARLY_ASCII = 1.02
+_BATCH_CHARACTERS = 1 << 18  # looked up in the table of pieces at a time
+_LEAST_CHARACTERS = 1 << 15  # below this `tiktoken` alone is as fast
+_NEARLY_ASCII = 1.01  # bytes a character, above which too many words are not ASCII
 
 
 class BPETokenizer(Tokenizer):
@@ -135,15 +141,14 @@ class BPETokenizer(Tokenizer):
         """The ids that `encode` gives, as an array that no Python number is made for. Raises as it does."""
         return self.encode_arrays([text])[0]
 
-    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
+    def encode_arrays(self, texts: str | Iterable[str]) -> list[NDArray[np.integer]]:
         """`encode_array` of each text; of many short ones faster than one by one. Raises as `encode` does."""
         parts: list[str] = []
         n_parts = [0]
-        for text in texts:
-            require_utf8(text)
+        for text in each_text(texts):
             parts += chunks(text, _BATCH_CHARACTERS)
             n_parts.append(len(parts))
-        arrays = [ids for batch in batches(parts, _BATCH_CHARACTERS) for ids in self._encode_batch(batch)]
+        arrays = [ids for batch in batches(parts, _BATCH_CHARACTERS) for ids in self._encode_together(batch)]
         none = np.empty(0, np.uint32)
         return [np.concatenate([none, *arrays[start:end]]) for start, end in itertools.pairwise(n_parts)]
 
@@ -184,10 +189,10 @@ class BPETokenizer(Tokenizer):
             return self._tiktoken.encode_ordinary(text)
         return self.encode_array(text).tolist()
 
-    def _encode_batch(self, texts: list[str]) -> list[NDArray[np.integer]]:
-        """The ids of texts of `_BATCH_CHARACTERS` together, or of fewer."""
-        if sum(map(len, texts)) >= _LEAST_CHARACTERS and bytes_a_character(texts) <= _NEARLY_ASCII:
-            return self._pieces.encode(texts)
+    def _encode_together(self, texts: list[str]) -> list[NDArray[np.integer]]:
+        """The ids of each of `texts`, one of the batches that `encode_arrays` makes."""
+        if sum(map(len, texts)) >= _LEAST_CHARACTERS and bytes_per_character(texts) <= _NEARLY_ASCII:
+            return self._piece_table.encode(texts)
         return [self._encode_by_tiktoken(text) for text in texts]
 
     def _encode_by_tiktoken(self, text: str) -> NDArray[np.uint32]:
@@ -204,7 +209,7 @@ class BPETokenizer(Tokenizer):
         return self._long_pieces.encode(self._id_of_byte[data])
 
     @cached_property
-    def _pieces(self) -> PieceTable:
+    def _piece_table(self) -> PieceTable:
         n_bytes = np.array([len(self._bytes_of[token_id]) for token_id in range(self.vocab_size)])
         return PieceTable(self._encode_by_tiktoken, n_bytes)
 

@@ -1,7 +1,7 @@
 """What every tokenizer can do, and the checks that they share."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from glassgpt.errors import TokenizerError
 from glassgpt.tokenizers import files
 
 END_OF_TEXT = "<|endoftext|>"
+
+_BATCH_CHARACTERS = 1 << 16  # for one thread at a time
 
 Own = TypeVar("Own", bound="Tokenizer")
 
@@ -61,20 +63,21 @@ class Tokenizer(Protocol):
         """The ids that `encode` gives, as an array. Raises as it does."""
         return np.array(self.encode(text), dtype=np.int64)
 
-    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
-        """`encode_array` of each text, in this thread. Raises as it does."""
-        return [self.encode_array(text) for text in texts]
+    def encode_arrays(self, texts: str | Iterable[str]) -> list[NDArray[np.integer]]:
+        """`encode_array` of each text, in this thread; a single string is one text. Raises as it does."""
+        return [self.encode_array(text) for text in each_text(texts)]
 
     def encode_batch(
         self, texts: str | Iterable[str], n_workers: int | None = None
     ) -> list[NDArray[np.integer]]:
-        """`encode_array` of each text, in `n_workers` threads; None takes as many as Python thinks fit.
+        """`encode_arrays` in `n_workers` threads; None takes as many as Python thinks fit.
 
-        A single string is one text, as in training. Threads help where the work is done outside Python, as
-        byte-pair encoding is.
+        Threads help where the work is done outside Python, as byte-pair encoding is. Each takes about 64,000
+        characters at a time, or one text.
         """
         with ThreadPoolExecutor(n_workers) as pool:
-            return list(pool.map(self.encode_array, [texts] if isinstance(texts, str) else texts))
+            found = pool.map(self.encode_arrays, batches(each_text(texts), _BATCH_CHARACTERS))
+            return [ids for batch in found for ids in batch]
 
     @property
     def end_of_text_id(self) -> int | None:
@@ -117,6 +120,20 @@ def each_text(texts: str | Iterable[str]) -> Iterator[str]:
     for text in [texts] if isinstance(texts, str) else texts:
         require_utf8(text)
         yield text
+
+
+def batches(texts: Iterable[str], n_characters: int) -> Iterator[list[str]]:
+    """`texts` in groups of neighbours, all but the last at least `n_characters` long together."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= n_characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def require_utf8(text: object) -> None:

@@ -12,7 +12,7 @@ is in OpenAI's `encoder.py`). Every character falls into exactly one piece.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import regex
 
@@ -74,17 +74,3 @@ def chunks(text: str, n_characters: int) -> Iterator[str]:
         start = found.end()
     if start < len(text):
         yield text[start:]
-
-
-def batches(texts: Iterable[str], n_characters: int) -> Iterator[list[str]]:
-    """`texts` in groups of neighbours, all but the last at least `n_characters` long together."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= n_characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from glassgpt.tokenizers.ascii_pieces import Pieces, bytes_a_character, cut_ascii
-from glassgpt.tokenizers.interface import each_text, split_special
-from glassgpt.tokenizers.pattern import batches, chunks, cut
+from glassgpt.tokenizers.ascii_pieces import Pieces, bytes_per_character, cut_ascii
+from glassgpt.tokenizers.interface import batches, each_text, split_special
+from glassgpt.tokenizers.pattern import chunks, cut
 
 MAX_PIECES = 4_000_000
 """Most distinct pieces of text that are kept in mind at once, about half a gigabyte of them."""
@@ -27,19 +27,19 @@ def count_pieces(
 ) -> Counter[str]:
     """How often each piece of the pattern occurs in `texts`; special tokens only divide them.
 
-    Memory is bounded whatever the texts are: above MAX_PIECES distinct pieces the rarest are forgotten.
+    Memory is bounded but for what one piece takes: above MAX_PIECES different ones the rarest are forgotten.
     Raises TokenizerError for text that is not text.
     """
     pieces: Counter[str] = Counter()
     words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
     with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
         for batch in batches(_parts(texts, special_tokens), _BATCH_CHARACTERS):
-            left = batch
-            if bytes_a_character(batch) < _MOSTLY_OTHERS:
+            uncut = batch
+            if bytes_per_character(batch) < _MOSTLY_OTHERS:
                 found = cut_ascii(batch)
                 pieces.update(_counted(found))
-                left = [found.text(place) for place in np.flatnonzero(found.is_left).tolist()]
-            for text in left:
+                uncut = [found.text(place) for place in np.flatnonzero(found.is_uncut).tolist()]
+            for text in uncut:
                 words.update(_SPACE_AND_WORD.findall(text))
             if len(pieces) + len(words) > MAX_PIECES:
                 _cut_words(words, pieces)
@@ -56,15 +56,15 @@ def _parts(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterato
 
 
 def _counted(pieces: Pieces) -> Counter[str]:
-    """How often each piece occurs, words that were left not counted.
+    """How often each piece occurs, uncut words are not.
 
     A piece of up to 8 bytes is a whole number, filled up with zeros: numbers are counted by sorting them.
     """
-    is_short = (pieces.lengths <= 8) & ~pieces.is_left
+    is_short = (pieces.lengths <= 8) & ~pieces.is_uncut
     numbers, counts = np.unique(pieces.eight_bytes(0)[is_short], return_counts=True)
     short = numbers.astype("<u8").view("S8").astype("U8").tolist()
     found = Counter(dict(zip(short, counts.tolist(), strict=True)))
-    is_long = (pieces.lengths > 8) & ~pieces.is_left
+    is_long = (pieces.lengths > 8) & ~pieces.is_uncut
     starts = pieces.starts[is_long]
     ends = starts + pieces.lengths[is_long]
     long = Counter(pieces.data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
