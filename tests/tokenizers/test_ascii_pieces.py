@@ -34,6 +34,7 @@ def finished(texts):
 @given(st.lists(st.text(alphabet="a's1! \n\tltvremd"), max_size=5))
 @example(["'", "s"])
 @example(["it's", "'sad 'llama I'veal"])
+@example(["I'm we're they'd you'll don't I've", "'real 'mad 'dust 'tis"])
 @example(["!'s", " 's", "\n's", "a''s", "1's's"])
 @example(["a  ", "b"])
 @example(["a \n", " b", "\t"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.by_hand import bpe as by_hand
-from glassgpt.errors import TokenizerError
+from glassgpt.errors import ConfigError, TokenizerError
 from glassgpt.tokenizers import BPETokenizer, bpe, pieces
 from glassgpt.tokenizers.interface import require_utf8
 
@@ -94,6 +94,23 @@ def test_arrays_refuse_what_utf8_cannot_hold():
             encode("bad \ud800" * 7)
 
 
+@pytest.mark.parametrize("texts", [b"", b"bytes", None, 5, [None], ["fine", b"bytes"]], ids=repr)
+def test_what_is_no_text_is_refused_in_words(texts):
+    for encode in (
+        TOKENIZER.encode_arrays,
+        TOKENIZER.encode_batch,
+        lambda texts: BPETokenizer.train(texts, 300),
+    ):
+        with pytest.raises(TokenizerError, match="Expected text"):
+            encode(texts)
+
+
+@pytest.mark.parametrize("n_workers", [0, -1])
+def test_a_batch_needs_a_worker(n_workers):
+    with pytest.raises(ConfigError, match=f"n_workers={n_workers} must be at least 1"):
+        TOKENIZER.encode_batch(["text"], n_workers)
+
+
 def test_a_long_piece_is_merged_by_arrays_in_an_array_too(monkeypatch):
     monkeypatch.setattr(TOKENIZER, "_tiktoken", None)  # which would take n² steps for it in some releases
     piece = "ab" * 10_007
@@ -168,7 +185,7 @@ def test_a_lone_surrogate_is_refused_with_its_position(text, allow_special):
 
 
 def test_bytes_are_not_text():
-    with pytest.raises(TokenizerError, match=r"got bytes\. Decode bytes first"):
+    with pytest.raises(TokenizerError, match=r"got bytes\. Decode it first"):
         require_utf8(b"bytes")
 
 

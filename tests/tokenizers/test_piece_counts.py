@@ -63,6 +63,22 @@ def test_the_rarest_pieces_are_forgotten_when_there_are_too_many(monkeypatch):
     assert len(count_pieces(f" {letter * 5}" for letter in "abcdefg")) <= 3
 
 
+@pytest.mark.parametrize("word", [" plain{}", " é{}"])
+def test_too_many_are_forgotten_before_the_last_text(monkeypatch, word):
+    monkeypatch.setattr(piece_counts, "MAX_PIECES", 50)
+    monkeypatch.setattr(piece_counts, "_BATCH_CHARACTERS", 1)
+    cut_words, n_pieces = piece_counts._cut_words, []
+
+    def watched(words, pieces):
+        n_pieces.append(len(words) + len(pieces))
+        cut_words(words, pieces)
+
+    monkeypatch.setattr(piece_counts, "_cut_words", watched)
+    letters = itertools.product("abcdefgh", repeat=3)
+    count_pieces(word.format("".join(some)) for some in letters)
+    assert max(n_pieces) == 51
+
+
 def test_pieces_are_forgotten_in_the_order_of_their_counts(monkeypatch):
     class Watched(Counter):
         n_passes = 0

@@ -1,5 +1,6 @@
 """Ids from the table of pieces: those of tiktoken, whatever was met before and however small the table."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,8 +18,9 @@ TEXT = (
     "12 of 1234 feet; 狐狸跳过了狗。 🦊🦊  !!!!! !!! antidisestablishmentarianism antidisestablishmentarian\n"
 )
 _WORDS = BPETokenizer.train(TEXT * 3, 401, special_tokens=())
-_SPACES = [(ord("\n"), ord("\n")), (ord("\n"), ord(" ")), (ord("\r"), ord("\n")), (ord("\x0b"), ord("\n"))]
-TOKENIZER = BPETokenizer(list(dict.fromkeys([*_WORDS.merges, *_SPACES])), special_tokens=())
+_MARKS = b"\n\n", b"\n ", b"\r\n", b"\x0b\n", b"  ", b" .", b". ", b"'s", b" !", b".."
+_PAIRS = [(first, second) for first, second in _MARKS]
+TOKENIZER = BPETokenizer(list(dict.fromkeys([*_WORDS.merges, *_PAIRS])), special_tokens=())
 TRICKY = st.text(alphabet="aest'dThequickF12狐é\xa0\u3000\0\x1c\x85!. \n\t\r\x0b\x0c")
 LONG = st.sampled_from(
     [
@@ -50,6 +52,8 @@ def encoded(table, texts):
 
 @given(st.lists(st.lists(st.one_of(TRICKY, LONG), min_size=1, max_size=5), max_size=4))
 @example([[""], ["", ""], ["a"], ["a"]])
+@example([["x é  "], ["x é .", "é.. ."]])
+@example([[" é", "!é", "'sé", "é's"]])
 @settings(deadline=None, max_examples=500)
 def test_one_table_encodes_texts_one_after_another(batches):
     table = new_table()
@@ -87,7 +91,7 @@ def test_pieces_that_begin_or_end_alike_are_told_apart(monkeypatch):
 def test_who_comes_first_keeps_a_slot_and_who_came_last_has_one(monkeypatch):
     monkeypatch.setattr(piece_table, "_SLOT_BITS", 3)
     table = new_table()
-    others = [f"{letter}{number}" for letter in "abcdefgh" for number in range(5)]
+    others = ["".join(letters) for letters in itertools.product("abcdefg", repeat=3)]
     for text in ["first", *others, "last"]:
         assert encoded(table, [text]) == expected([text])
     monkeypatch.setattr(table, "_encode_text", None)

@@ -3,7 +3,7 @@
 import difflib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import TokenizerError
@@ -20,7 +20,9 @@ def test_words_and_marks_are_tokens_and_white_space_is_not():
 
 
 @given(st.text(alphabet="ab-_'\"()., \n"))
-@settings(deadline=None)
+@example("- --")
+@example("a- -- - -- -b")
+@settings(deadline=None, max_examples=500)
 def test_cutting_loses_white_space_only(text):
     assert "".join(split_words(text)) == "".join(text.split())
     assert split_words(join_words(split_words(text))) == split_words(text)

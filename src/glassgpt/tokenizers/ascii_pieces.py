@@ -82,7 +82,7 @@ class Pieces(NamedTuple):
 
 
 def bytes_per_character(texts: Sequence[str]) -> float:
-    """How many bytes a character of `texts` has on average in UTF-8: 1 if all of it is ASCII."""
+    """How many bytes a character of `texts` has on average in UTF-8: 1 if all are ASCII."""
     n_bytes = sum(len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts)
     return n_bytes / max(1, sum(map(len, texts)))
 

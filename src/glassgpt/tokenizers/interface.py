@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from glassgpt.errors import TokenizerError
+from glassgpt.errors import ConfigError, TokenizerError
 from glassgpt.tokenizers import files
 
 END_OF_TEXT = "<|endoftext|>"
@@ -73,8 +73,10 @@ class Tokenizer(Protocol):
         """`encode_arrays` in `n_workers` threads; None takes as many as Python thinks fit.
 
         Threads help where the work is done outside Python, as byte-pair encoding is. Each takes about 64,000
-        characters at a time, or one text.
+        characters at a time, or one text. Raises as `encode_arrays` does, and ConfigError for fewer than one.
         """
+        if n_workers is not None and n_workers < 1:
+            raise ConfigError(f"n_workers={n_workers} must be at least 1, or None.")
         with ThreadPoolExecutor(n_workers) as pool:
             found = pool.map(self.encode_arrays, batches(each_text(texts), _BATCH_CHARACTERS))
             return [ids for batch in found for ids in batch]
@@ -116,8 +118,10 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def each_text(texts: str | Iterable[str]) -> Iterator[str]:
-    """The training texts one by one, checked; a single string is one text, not its characters."""
-    for text in [texts] if isinstance(texts, str) else texts:
+    """The texts one by one, checked; a single string is one text, not its characters."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        texts = [texts]  # if it is no text, it is refused as one
+    for text in texts:
         require_utf8(text)
         yield text
 
@@ -139,9 +143,8 @@ def batches(texts: Iterable[str], n_characters: int) -> Iterator[list[str]]:
 def require_utf8(text: object) -> None:
     """Raise TokenizerError unless `text` is a string that UTF-8 can hold."""
     if not isinstance(text, str):
-        raise TokenizerError(
-            f"Expected text (str), got {type(text).__name__}. Decode bytes first: data.decode('utf-8')."
-        )
+        remedy = "Decode it first: data.decode('utf-8')." if isinstance(text, bytes) else "Give a str."
+        raise TokenizerError(f"Expected text (str), got {type(text).__name__}. {remedy}")
     if text.isascii():
         return  # known without looking
     try:

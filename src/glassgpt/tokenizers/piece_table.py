@@ -20,9 +20,7 @@ Numbers = NDArray[np.int64]
 
 _KEY_BYTES = 16
 _SLOT_BITS = 17
-_MAX_IDS = (
-    1 << 19
-)  # with those of newlines and of pieces that lost their slot; above it the table begins anew
+_MAX_IDS = 1 << 19  # those of newlines and of pieces that lost their slot included; beyond, it begins anew
 _LONG_BYTES = 1 << 13
 # 2⁶⁴ divided by the golden ratio (Knuth, The Art of Computer Programming 3, §6.4), and another odd number
 # whose bits look drawn: the second prime of xxHash64.

@@ -53,9 +53,10 @@ def join_words(words: Iterable[str]) -> str:
             to_left = True
         elif word in _OPENING:
             to_right = True
-        elif word in _JOINING or (
-            word in _APOSTROPHES and previous[-1:].isalnum() and following in _CONTRACTED
-        ):
+        elif word in _JOINING:
+            to_left = previous in _JOINING or not previous.endswith("-")  # "---" would begin with the dash
+            to_right = True
+        elif word in _APOSTROPHES and previous[-1:].isalnum() and following in _CONTRACTED:
             to_left = to_right = True
         elif word in _APOSTROPHES and word not in is_open and previous.endswith("s"):
             to_left = True  # the boys' books
