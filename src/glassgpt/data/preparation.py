@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -37,6 +37,7 @@ from glassgpt.storage import (
     staged_folder,
     write_atomically,
 )
+from glassgpt.tokenizers.interface import batches
 
 if TYPE_CHECKING:
     from glassgpt.tokenizers import Tokenizer
@@ -81,7 +82,8 @@ def prepare(
         dtype = dtype_for(tokenizer.vocab_size)
         train, val = (_SideWriter(staging, side, dtype, shard_tokens) for side in ("train", "val"))
         bar = byte_bar("tokenising", split.n_bytes, progress)
-        results = _encode_all(_jobs(parts(corpus, split)), tokenizer, n_workers or _n_cores())
+        jobs = batches(parts(corpus, split), lambda part: len(part.text), JOB_CHARACTERS)
+        results = _encode_all(jobs, tokenizer, n_workers or _n_cores())
         with bar, train, val, contextlib.closing(results):
             for encoded in itertools.chain.from_iterable(results):
                 (val if encoded.is_val else train).write(encoded)
@@ -170,20 +172,6 @@ class _SideWriter:
             ShardInfo(file=self._name(), n_tokens=self._n_tokens, sha256=self._digest.hexdigest())
         )
         self._file, self._digest, self._n_tokens = None, hashlib.sha256(), 0
-
-
-def _jobs(stream: Iterable[Part]) -> Iterator[list[Part]]:
-    """Neighbouring parts, about `JOB_CHARACTERS` at a time."""
-    job: list[Part] = []
-    n_characters = 0
-    for part in stream:
-        job.append(part)
-        n_characters += len(part.text)
-        if n_characters >= JOB_CHARACTERS:
-            yield job
-            job, n_characters = [], 0
-    if job:
-        yield job
 
 
 def _encode(job: list[Part], tokenizer: "Tokenizer") -> list[_Encoded]:

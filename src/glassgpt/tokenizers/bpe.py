@@ -148,7 +148,9 @@ class BPETokenizer(Tokenizer):
         for text in each_text(texts):
             parts += chunks(text, _BATCH_CHARACTERS)
             n_parts.append(len(parts))
-        arrays = [ids for batch in batches(parts, _BATCH_CHARACTERS) for ids in self._encode_together(batch)]
+        arrays = [
+            ids for batch in batches(parts, len, _BATCH_CHARACTERS) for ids in self._encode_together(batch)
+        ]
         none = np.empty(0, np.uint32)
         return [np.concatenate([none, *arrays[start:end]]) for start, end in itertools.pairwise(n_parts)]
 

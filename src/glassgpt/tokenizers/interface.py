@@ -1,7 +1,7 @@
 """What every tokenizer can do, and the checks that they share."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ END_OF_TEXT = "<|endoftext|>"
 _BATCH_CHARACTERS = 1 << 16  # for one thread at a time
 
 Own = TypeVar("Own", bound="Tokenizer")
+Item = TypeVar("Item")
 
 
 @runtime_checkable
@@ -78,7 +79,7 @@ class Tokenizer(Protocol):
         if n_workers is not None and n_workers < 1:
             raise ConfigError(f"n_workers={n_workers} must be at least 1, or None.")
         with ThreadPoolExecutor(n_workers) as pool:
-            found = pool.map(self.encode_arrays, batches(each_text(texts), _BATCH_CHARACTERS))
+            found = pool.map(self.encode_arrays, batches(each_text(texts), len, _BATCH_CHARACTERS))
             return [ids for batch in found for ids in batch]
 
     @property
@@ -126,14 +127,14 @@ def each_text(texts: str | Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def batches(texts: Iterable[str], n_characters: int) -> Iterator[list[str]]:
-    """`texts` in groups of neighbours, all but the last at least `n_characters` long together."""
-    batch: list[str] = []
+def batches(items: Iterable[Item], length: Callable[[Item], int], least: int) -> Iterator[list[Item]]:
+    """`items` in groups of neighbours, all but the last with lengths of at least `least` together."""
+    batch: list[Item] = []
     size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= n_characters:
+    for item in items:
+        batch.append(item)
+        size += length(item)
+        if size >= least:
             yield batch
             batch, size = [], 0
     if batch:

@@ -33,7 +33,7 @@ def count_pieces(
     pieces: Counter[str] = Counter()
     words: Counter[str] = Counter()  # cutting costs more than counting, so words are counted before
     with tqdm(desc="counting", unit="char", unit_scale=True, disable=None if progress else True) as bar:
-        for batch in batches(_parts(texts, special_tokens), _BATCH_CHARACTERS):
+        for batch in batches(_parts(texts, special_tokens), len, _BATCH_CHARACTERS):
             uncut = batch
             if bytes_per_character(batch) < _MOSTLY_OTHERS:
                 found = cut_ascii(batch)
@@ -56,7 +56,7 @@ def _parts(texts: str | Iterable[str], special_tokens: Iterable[str]) -> Iterato
 
 
 def _counted(pieces: Pieces) -> Counter[str]:
-    """How often each piece occurs, uncut words are not.
+    """How often each piece occurs, uncut words left out.
 
     A piece of up to 8 bytes is a whole number, filled up with zeros: numbers are counted by sorting them.
     """
