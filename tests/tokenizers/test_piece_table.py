@@ -113,6 +113,36 @@ def test_a_table_that_another_thread_replaces_meanwhile_stays_whole():
     assert encoded(table, texts) == expected(texts)
 
 
+NEW = {
+    "other characters": lambda i: chr(0x4E00 + i) * 100,
+    "long pieces": lambda i: "a" * (100 + i),
+    "pieces that do not come back": lambda i: f"{7 ** (120 + i):,}",
+}
+
+
+@pytest.mark.parametrize("new", NEW.values(), ids=NEW)
+def test_where_too_much_is_new_it_rests_and_looks_again(new, monkeypatch):
+    monkeypatch.setattr(piece_table, "_JUDGED_BYTES", 100)
+    monkeypatch.setattr(piece_table, "_RESTING_CHARACTERS", 200)
+    table = new_table()
+    find, looked_up = table._found, []
+    monkeypatch.setattr(table, "_found", lambda pieces: looked_up.append(pieces) or find(pieces))
+    for i, n_looked_up in enumerate([1, 1, 1, 2, 2, 2, 3]):
+        assert encoded(table, [new(i)]) == expected([new(i)])
+        assert len(looked_up) == n_looked_up
+
+
+def test_a_small_batch_in_which_all_is_new_and_a_large_one_that_repeats_do_not_make_it_rest(monkeypatch):
+    monkeypatch.setattr(piece_table, "_JUDGED_BYTES", 200)
+    text = "The quick brown fox jumps over the lazy dog"
+    for n_times in ([1, 1, 1, 3], [5]):
+        table = new_table()
+        for n in n_times:
+            assert encoded(table, [text] * n) == expected([text] * n)
+            assert table._n_resting == 0
+        assert (table._n_looked_up, table._n_new) == (0, 0)
+
+
 def test_a_very_long_piece_and_wide_indents_are_encoded_too():
     texts = ["a" * 20_011 + " b", "if:\n" + " " * 40 + "c\n" + " " * 41 + "d\r\n\x0b\n\n \n"]
     assert encoded(new_table(), texts) == [TOKENIZER._encode_by_tiktoken(text).tolist() for text in texts]
@@ -135,5 +165,5 @@ def test_gpt2s_ids_of_a_book_are_those_of_tiktoken(cache, monkeypatch):
     text = text.replace("love", "“love”", 300)
     theirs = peer.encode_ordinary(text)
     assert gpt2.encode(text) == theirs
-    monkeypatch.setattr(bpe, "_NEARLY_ASCII", 0)  # tiktoken alone
+    monkeypatch.setattr(bpe, "_LEAST_CHARACTERS", len(text) + 1)  # tiktoken alone
     assert gpt2.encode(text) == theirs

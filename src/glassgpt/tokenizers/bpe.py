@@ -10,7 +10,6 @@ import tiktoken
 from numpy.typing import NDArray
 
 from glassgpt.errors import TokenizerError
-from glassgpt.tokenizers.ascii_pieces import bytes_per_character
 from glassgpt.tokenizers.bpe_training import N_BYTES, learn_merges
 from glassgpt.tokenizers.gpt2_files import read_gpt2_merges
 from glassgpt.tokenizers.interface import (
@@ -36,7 +35,6 @@ _CHUNK_CHARACTERS = 1 << 13
 
 _BATCH_CHARACTERS = 1 << 18  # looked up in the table of pieces at a time
 _LEAST_CHARACTERS = 1 << 15  # below this `tiktoken` alone is as fast
-_NEARLY_ASCII = 1.01  # bytes a character, above which too many words are not ASCII
 
 
 class BPETokenizer(Tokenizer):
@@ -44,7 +42,7 @@ class BPETokenizer(Tokenizer):
 
     Text is cut by GPT-2's pattern, each piece becomes its UTF-8 bytes, and in it the pair learnt first is
     merged first (Sennrich et al. 2016, arXiv:1508.07909; over bytes: Radford et al. 2019 §2.2). Encoding is
-    `tiktoken` on our merges, and for long English texts a table of the pieces met before (`piece_table`);
+    `tiktoken` on our merges, and for long texts a table of the pieces met before (`piece_table`);
     `by_hand.bpe.encode` gives the same ids. Chapter 01.
     """
 
@@ -193,7 +191,7 @@ class BPETokenizer(Tokenizer):
 
     def _encode_together(self, texts: list[str]) -> list[NDArray[np.integer]]:
         """The ids of each of `texts`, one of the batches that `encode_arrays` makes."""
-        if sum(map(len, texts)) >= _LEAST_CHARACTERS and bytes_per_character(texts) <= _NEARLY_ASCII:
+        if sum(map(len, texts)) >= _LEAST_CHARACTERS:
             return self._piece_table.encode(texts)
         return [self._encode_by_tiktoken(text) for text in texts]
 

@@ -4,6 +4,9 @@ In a megabyte of English nineteen of twenty pieces have been met before, so near
 them again. That is done by array operations on the two whole numbers that a piece of up to 16 bytes is: they
 say in which two slots its ids may lie, and are compared with the numbers there. The slots of the first half
 are kept by the pieces that came first, likely the common ones; those of the second have what came last.
+
+Where pieces hardly come back (random numbers, base64) or hold other characters than ASCII, looking them up
+takes longer than encoding them, so it is left off for a while.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +25,9 @@ _KEY_BYTES = 16
 _SLOT_BITS = 17
 _MAX_IDS = 1 << 19  # those of newlines and of pieces that lost their slot included; beyond, it begins anew
 _LONG_BYTES = 1 << 13
+_JUDGED_BYTES = 1 << 18  # looked up, before it is judged whether that pays
+_MOST_NEW = 0.4  # of these bytes, encoded all the same
+_RESTING_CHARACTERS = 1 << 23  # encoded without looking up where it does not pay
 # 2⁶⁴ divided by the golden ratio (Knuth, The Art of Computer Programming 3, §6.4), and another odd number
 # whose bits look drawn: the second prime of xxHash64.
 _MIX_LOW, _MIX_HIGH = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -82,9 +88,14 @@ class PieceTable:
         self._encode_text = encode_text
         self._n_bytes = n_bytes
         self._table = _Table.empty()
+        self._n_looked_up, self._n_new = 0, 0  # bytes since it was judged
+        self._n_resting = 0  # characters
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each of `texts`, one or more; about a quarter of a megabyte at a time is fastest."""
+        if self._n_resting > 0:
+            self._n_resting -= sum(map(len, texts))
+            return [self._encode_text(text) for text in texts]
         pieces = cut_ascii(texts)
         first, n_ids, ids = self._found(pieces)
         ends = np.cumsum(n_ids)
@@ -98,6 +109,7 @@ class PieceTable:
         slots, is_known = table.find(low, high)
         first, n_ids, ids = table.first[slots], table.n_ids[slots], table.ids
         fits = (pieces.lengths <= _KEY_BYTES) & ~pieces.is_uncut
+        n_new = 0
         new = np.flatnonzero(fits & ~is_known)
         if len(new):
             new = new[np.lexsort((low[new], high[new]))]  # equal ones are neighbours
@@ -106,12 +118,24 @@ class PieceTable:
             ids, first[one], n_ids[one] = self._encoded(pieces, one, ids)
             which = np.append(0, np.cumsum(differs))
             first[new], n_ids[new] = first[one][which], n_ids[one][which]
+            n_new += int(pieces.lengths[one].sum())
             table = table.filled(slots[one], low[one], high[one], first[one], n_ids[one], ids)
             self._table = table if len(ids) <= _MAX_IDS else _Table.empty()
         others = np.flatnonzero(~fits)
         if len(others):
             ids, first[others], n_ids[others] = self._encoded(pieces, others, ids)
+            n_new += int(pieces.lengths[others].sum())
+        self._judge(int(pieces.lengths.sum()), n_new)
         return first, n_ids, ids
+
+    def _judge(self, n_bytes: int, n_new: int) -> None:
+        """Count what was looked up, and rest where too much was new. Threads may lose each other's counts."""
+        self._n_looked_up += n_bytes
+        self._n_new += n_new
+        if self._n_looked_up >= _JUDGED_BYTES:
+            if self._n_new > _MOST_NEW * self._n_looked_up:
+                self._n_resting = _RESTING_CHARACTERS
+            self._n_looked_up, self._n_new = 0, 0
 
     def _encoded(self, pieces: Pieces, places: NDArray[np.intp], ids: Ids) -> tuple[Ids, Numbers, Numbers]:
         """`ids` and behind them those of the pieces at `places`; where each piece's begin; how many they are.
