@@ -202,7 +202,7 @@ def test_a_row_is_whole(row):
     assert len(set(names)) == len(names)
     assert {peer for goal in goals for peer in goal.beside} <= set(names[1:])
     assert row.bound is None or row.bound.limit in LIMITS
-    assert row.unit in ("s", "tokens/s", "MB/s", "batches/s", "perplexity")
+    assert row.unit in ("s", "tokens/s", "MB/s", "batches/s", "perplexity", "GB")
     assert len({found.name for found in ROWS if found.name == row.name}) == 1
     pickle.dumps([row.check, row.prepare, *(side.measure for side in row.sides)])  # they travel to processes
 

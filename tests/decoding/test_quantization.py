@@ -1,7 +1,12 @@
+import gc
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from glassgpt.decoding import quantize
+from glassgpt.decoding.quantization import QuantizedLinear
 from glassgpt.errors import CheckpointError, ConfigError
 from glassgpt.generation import SamplingConfig, generate
 from glassgpt.generation.window import CachedWindowReader
@@ -77,6 +82,45 @@ def test_quantising_leaves_the_model_alone():
     assert not any(parameter.requires_grad for parameter in small.parameters())
 
 
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+@pytest.mark.parametrize("fields", [{}, {"tied_embeddings": False, "norm": "rmsnorm"}])
+def test_the_small_model_shares_no_memory_with_the_large_one(to, fields):
+    model = a_model(**fields)
+    small = quantize(model, to)
+    shared = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    for name, tensor in small.state_dict().items():
+        assert tensor.untyped_storage().data_ptr() not in shared, name
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc/self/maps")
+def test_a_file_that_was_mapped_is_let_go(tmp_path):
+    a_model().save_pretrained(tmp_path / "model")
+    assert "model.safetensors" not in Path("/proc/self/maps").read_text()
+    model = GPT.from_pretrained(tmp_path / "model")
+    assert "model.safetensors" in Path("/proc/self/maps").read_text()
+    model = quantize(model, "int8")
+    gc.collect()
+    assert "model.safetensors" not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+@pytest.mark.parametrize("at_once", [1, 65, 1000])
+def test_rows_are_rounded_alike_however_many_at_once(to, at_once, monkeypatch):
+    model = a_model(d_ff=1024)
+    for parameter in model.parameters():
+        parameter.data *= torch.rand(len(parameter)).view(-1, *[1] * (parameter.dim() - 1))
+    model.blocks[0].feedforward.down_proj.weight.data[3] = 0.5  # with the largest sum of magnitudes by far
+    expected = quantize(model, to)
+    monkeypatch.setattr("glassgpt.decoding.quantization._WEIGHTS_AT_ONCE", at_once)
+    small = quantize(model, to)
+    before = expected.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
+    for name, module in small.named_modules():
+        if isinstance(module, QuantizedLinear):
+            assert module.largest_activation == expected.get_submodule(name).largest_activation
+    assert to == "bfloat16" or small.blocks[0].feedforward.down_proj.largest_activation < 2**15 - 1
+
+
 @pytest.mark.parametrize(("to", "share"), [("bfloat16", 0.51), ("int8", 0.27)])
 def test_memory_shrinks_as_promised_with_the_head_tied(to, share):
     model = GPT(gpt2("124M"))
@@ -115,13 +159,29 @@ def test_where_pytorch_decodes_keys_and_values_stay_as_they_are(monkeypatch):
     assert CachedWindowReader(quantize(a_model(), "int8"), [[3, 4]], 5).cache.keys.dtype == torch.float32
 
 
-def test_other_names_and_damaged_weights_are_refused():
+def test_other_names_are_refused():
     with pytest.raises(ConfigError, match=r"quantize='int4' is not one of bfloat16, int8"):
         quantize(a_model(), "int4")
-    model = a_model()
-    model.blocks[0].attention.o_proj.weight.data[3, 4] = float("nan")
+
+
+@pytest.mark.parametrize("to", ["bfloat16", "int8"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.0.attention.o_proj.weight",
+        "blocks.1.feedforward.up_proj.bias",
+        "final_norm.weight",
+        "position_embedding.weight",
+        "token_embedding.weight",
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(to, value, name):
+    model = a_model(tied_embeddings=False)
+    weights = model.get_parameter(name).data
+    weights.view(-1)[-3] = value
     with pytest.raises(ConfigError, match="nan or infinite"):
-        quantize(model, "int8")
+        quantize(model, to)
 
 
 @pytest.mark.parametrize("tied", [True, False])

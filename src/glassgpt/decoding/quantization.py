@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from glassgpt.checks import not_one_of
@@ -21,6 +21,8 @@ from glassgpt.hardware import multiplies_bfloat16
 from glassgpt.model.gpt import GPT
 
 Quantization = Literal["bfloat16", "int8"]
+
+_WEIGHTS_AT_ONCE = 1 << 18
 
 
 class QuantizedLinear(nn.Module):
@@ -35,7 +37,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
         self.register_buffer("scale", scale)  # (N)
-        self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
+        self.bias = None if bias is None else _own(bias)
         self.largest_activation = _largest_activation(self.weight)
         # Asked in `forward`, it would cut what is compiled in two.
         self.in_bfloat16 = multiplies_bfloat16(weight.device)
@@ -64,9 +66,11 @@ def _largest_activation(weight: Tensor) -> int:
     """That a 16-bit activation may be for no sum with a row of 8-bit integers to leave 32 bits."""
     if weight.dtype != torch.int8:
         return 0
-    magnitudes = weight.detach().abs().view(torch.uint8)  # of −128, too, which abs() leaves as it is
-    heaviest_row = int(magnitudes.sum(dim=1, dtype=torch.int32).max())
-    return min(2**15 - 1, (2**31 - 1) // max(1, heaviest_row))
+    heaviest_row = 1
+    for rows in weight.detach().split(_rows_at_once(weight)):
+        magnitudes = rows.abs().view(torch.uint8)  # of −128, too, which abs() leaves as it is
+        heaviest_row = max(heaviest_row, int(magnitudes.sum(dim=1, dtype=torch.int32).max()))
+    return min(2**15 - 1, (2**31 - 1) // heaviest_row)
 
 
 class QuantizedEmbedding(nn.Module):
@@ -89,9 +93,9 @@ def quantize(model: GPT, to: Quantization) -> GPT:
 
     bfloat16 rounds each weight to 8 binary digits. int8 divides each row by scale = (its largest magnitude) /
     127 and rounds to whole numbers: nothing is clipped, and no row is measured by another's outlier (absmax
-    by rows: Dettmers et al. 2022, arXiv:2208.07339 §2). `model` is left as it is; the new one shares its
-    vectors. Raises ConfigError for another name, for a model that is quantised already, and when its weights
-    are not numbers.
+    by rows: Dettmers et al. 2022, arXiv:2208.07339 §2). `model` is left as it is, and the new one shares
+    nothing with it: where its weights are mapped from a file, that is let go with it. Raises ConfigError for
+    another name, for a model that is quantised already, and when its weights are not numbers.
     """
     if to not in get_args(Quantization):
         raise ConfigError(not_one_of("quantize", to, Quantization))
@@ -99,19 +103,20 @@ def quantize(model: GPT, to: Quantization) -> GPT:
         raise ConfigError(
             "This model is quantised already, and would be rounded twice. Quantise the one it was made from."
         )
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise ConfigError("Weights that are nan or infinite cannot be quantised. Load another checkpoint.")
     with torch.no_grad():
-        # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
-        # a vector itself.
-        memo: dict[int, nn.Module | nn.Parameter] = {
-            id(parameter): nn.Parameter(parameter.float(), requires_grad=False)
-            for parameter in model.parameters()
-        }
         linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
         embedding = model.token_embedding
         tied = embedding.weight is model.head.weight
-        rounded = _rounded([*linears] if tied else [*linears, embedding], to)
+        matrices = [*linears] if tied else [*linears, embedding]
+        rounded = _rounded(matrices, to)
+        # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
+        # a vector, whose type may change, its copy.
+        memo: dict[int, nn.Module | nn.Parameter] = {}
+        rounded_weights = {id(module.weight) for module in matrices}
+        for parameter in model.parameters():
+            if id(parameter) not in rounded_weights:
+                _require_finite(parameter)
+                memo[id(parameter)] = _own(parameter)
         for linear in linears:
             memo[id(linear)] = QuantizedLinear(*rounded[linear], linear.bias)
         memo[id(embedding)] = QuantizedEmbedding(*rounded[model.head if tied else embedding])
@@ -127,11 +132,40 @@ def _rounded(
     """Their matrices in `to`, side by side in rows, however they lay before, and the scales of the rows."""
     dtype = {"bfloat16": torch.bfloat16, "int8": torch.int8}[to]
     places = side_by_side([module.weight for module in modules], dtype)
-    rounded: dict[nn.Module, tuple[Tensor, Float[Tensor, " N"] | None]] = {}
-    for module, place in zip(modules, places, strict=True):
-        weight, scale = module.weight, None  # (N, K)
-        if to == "int8":
-            scale = weight.abs().amax(dim=1).float() / 127  # (N,)
-            weight = (weight / scale.where(scale > 0, 1.0)[:, None]).round()  # a row of zeros stays one
-        rounded[module] = place.copy_(weight), scale
-    return rounded
+    return {
+        module: (place, _round(module.weight, place))
+        for module, place in zip(modules, places, strict=True)
+    }
+
+
+def _round(weight: Float[Tensor, "N K"], place: Num[Tensor, "N K"]) -> Float[Tensor, " N"] | None:
+    """Fill `place` with `weight`, rounded, and return the scales of its rows, if it has any.
+
+    Some rows at a time: they stay in the processor's cache from one operation to the next.
+    """
+    n_rows = _rows_at_once(weight)
+    largest = torch.empty(len(weight), device=weight.device)  # magnitude of each row
+    for rows, rounded, magnitudes in zip(
+        *(tensor.split(n_rows) for tensor in (weight, place, largest)), strict=True
+    ):
+        rows = rows.contiguous()
+        magnitudes.copy_(rows.abs().amax(dim=1))  # nan if one of them is
+        if place.dtype == torch.int8:
+            scale = magnitudes / 127
+            rows = (rows / scale.where(scale > 0, 1.0)[:, None]).round_()  # a row of zeros stays one
+        rounded.copy_(rows)
+    _require_finite(largest)
+    return largest / 127 if place.dtype == torch.int8 else None
+
+
+def _own(vector: Tensor) -> nn.Parameter:
+    return nn.Parameter(vector.detach().to(torch.float32, copy=True), requires_grad=False)
+
+
+def _rows_at_once(weight: Tensor) -> int:
+    return max(1, _WEIGHTS_AT_ONCE // weight.shape[1])
+
+
+def _require_finite(numbers: Tensor) -> None:
+    if not numbers.isfinite().all():
+        raise ConfigError("Weights that are nan or infinite cannot be quantised. Load another checkpoint.")
