@@ -107,7 +107,7 @@ def quantize(model: GPT, to: Quantization) -> GPT:
         linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
         embedding = model.token_embedding
         tied = embedding.weight is model.head.weight
-        matrices = [*linears] if tied else [*linears, embedding]
+        matrices: list[nn.Linear | nn.Embedding] = [*linears, *([] if tied else [embedding])]
         rounded = _rounded(matrices, to)
         # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
         # a vector, whose type may change, its copy.
@@ -133,8 +133,7 @@ def _rounded(
     dtype = {"bfloat16": torch.bfloat16, "int8": torch.int8}[to]
     places = side_by_side([module.weight for module in modules], dtype)
     return {
-        module: (place, _round(module.weight, place))
-        for module, place in zip(modules, places, strict=True)
+        module: (place, _round(module.weight, place)) for module, place in zip(modules, places, strict=True)
     }
 
 
