@@ -22,7 +22,7 @@ from glassgpt.model.gpt import GPT
 
 Quantization = Literal["bfloat16", "int8"]
 
-_WEIGHTS_AT_ONCE = 1 << 18
+_WEIGHTS_AT_ONCE = 1 << 18  # rounded; with what is made of them they stay in the processor's cache
 
 
 class QuantizedLinear(nn.Module):
@@ -33,11 +33,11 @@ class QuantizedLinear(nn.Module):
 
     scale: Tensor | None
 
-    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor | None, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)  # (N, K)
         self.register_buffer("scale", scale)  # (N)
-        self.bias = None if bias is None else _own(bias)
+        self.bias = bias  # (N), in float32
         self.largest_activation = _largest_activation(self.weight)
         # Asked in `forward`, it would cut what is compiled in two.
         self.in_bfloat16 = multiplies_bfloat16(weight.device)
@@ -109,16 +109,19 @@ def quantize(model: GPT, to: Quantization) -> GPT:
         tied = embedding.weight is model.head.weight
         matrices: list[nn.Linear | nn.Embedding] = [*linears, *([] if tied else [embedding])]
         rounded = _rounded(matrices, to)
-        # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
-        # a vector, whose type may change, its copy.
-        memo: dict[int, nn.Module | nn.Parameter] = {}
         rounded_weights = {id(module.weight) for module in matrices}
-        for parameter in model.parameters():
-            if id(parameter) not in rounded_weights:
-                _require_finite(parameter)
-                memo[id(parameter)] = _own(parameter)
+        vectors = {
+            id(parameter): nn.Parameter(parameter.to(torch.float32, copy=True), requires_grad=False)
+            for parameter in model.parameters()
+            if id(parameter) not in rounded_weights
+        }
+        for vector in vectors.values():
+            _require_finite(vector)
+        # deepcopy takes for the copy of an object what its memo holds: for a large module the small one, for
+        # a vector its copy in float32.
+        memo: dict[int, nn.Module | nn.Parameter] = {**vectors}
         for linear in linears:
-            memo[id(linear)] = QuantizedLinear(*rounded[linear], linear.bias)
+            memo[id(linear)] = QuantizedLinear(*rounded[linear], vectors.get(id(linear.bias)))
         memo[id(embedding)] = QuantizedEmbedding(*rounded[model.head if tied else embedding])
         small = copy.deepcopy(model, memo).eval()
         if tied:
@@ -155,10 +158,6 @@ def _round(weight: Float[Tensor, "N K"], place: Num[Tensor, "N K"]) -> Float[Ten
         rounded.copy_(rows)
     _require_finite(largest)
     return largest / 127 if place.dtype == torch.int8 else None
-
-
-def _own(vector: Tensor) -> nn.Parameter:
-    return nn.Parameter(vector.detach().to(torch.float32, copy=True), requires_grad=False)
 
 
 def _rows_at_once(weight: Tensor) -> int:
