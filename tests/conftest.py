@@ -1,10 +1,17 @@
 """What every test shares: checked shapes, one thread, and the cache of real texts."""
 
+import contextlib
 import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import jaxtyping
 import pytest
+
+from tests.house.repository import ROOT
+from tests.stand_in_gpu import COMPILED
 
 # Shapes in signatures are checked at every call while tests run: wherever signatures have shapes, and
 # before those modules are first imported. Not in `decoding`, of which much is compiled, nor in
@@ -23,6 +30,50 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def gpu():
+    """A CUDA GPU. Where there is none, test_stand_in_gpu.py runs the tests that ask for one on a stand-in."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip(
+            "needs a CUDA GPU, and PyTorch finds none here; test_stand_in_gpu.py runs it on a stand-in"
+        )
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture
+def nothing_waits(gpu):
+    """A context in which waiting for the GPU is an error; only events may be waited for."""
+    import torch
+
+    @contextlib.contextmanager
+    def forbidden():
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+                torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return forbidden
+
+
+@pytest.fixture
+def python_with_gpu(gpu):
+    """A function that runs code in a process of its own, which has the GPU too: the tests' checks of shapes
+    cannot be compiled."""
+
+    def run(code: str) -> None:
+        stand_in = "import tests.stand_in_gpu.plugin\n" if COMPILED in os.environ else ""
+        command = [sys.executable, "-c", stand_in + code]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture

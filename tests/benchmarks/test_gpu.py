@@ -44,3 +44,26 @@ def test_steps_are_waited_for_at_the_end_of_each_measurement_and_compiling_befor
     speeds = gpu.group_speeds(lambda: calls.append("step"), 2, 7, Setting(Path(), quick=quick))
     assert len(speeds) == n_measured
     assert calls == [*["step"] * gpu.WARMUP_STEPS, "wait", *["step", "step", "wait"] * n_measured]
+
+
+EACH_SIDE = """
+from pathlib import Path
+
+from benchmarks import gpu, training
+from benchmarks.rows import Setting
+from glassgpt.model import ModelConfig
+from glassgpt.training import precision
+
+precision._missing_for_compiling = lambda device: None  # Triton, on a stand-in
+setting = Setting(Path(), quick=True)
+config = ModelConfig(vocab_size=137, context_length=16, d_model=24, n_layers=2, n_heads=3)
+ours, theirs = (train(config, 2, 16, 1, setting) for train in (gpu.train_ours, gpu.train_theirs))
+check = training.check_losses(setting, {"ours": ours.output, "transformers": theirs.output})
+assert check.agrees, check.how
+assert len(ours.values) == len(theirs.values) == 1
+"""
+
+
+def test_both_sides_train_the_same_model(python_with_gpu):
+    pytest.importorskip("transformers", reason="needs transformers: pip install transformers")
+    python_with_gpu(EACH_SIDE)

@@ -1,7 +1,6 @@
 """Reading ahead, as a CUDA GPU does: the same tokens, asked for before the last have come back."""
 
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -199,19 +198,27 @@ def test_logits_are_looked_through_once(ahead, monkeypatch):
     assert len(scans) == 5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch finds none here")
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"seed": 1, "repetition_penalty": 1.3}])
-def test_a_gpu_waits_only_for_its_own_copies(settings):
-    model = a_model(context_length=41).cuda()
-    expected = list(
-        generate(a_model(context_length=41), PROMPTS, SamplingConfig(max_new_tokens=25, **settings))
-    )
-    steps = generate(model, PROMPTS, SamplingConfig(max_new_tokens=25, **settings))
+ON_A_GPU = [
+    {"temperature": 0.0},
+    {"seed": 1, "repetition_penalty": 1.3},
+    {"seed": 2, "temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.02},
+]
+
+
+@pytest.mark.parametrize("settings", ON_A_GPU)
+def test_a_gpu_waits_only_for_its_own_copies(gpu, nothing_waits, settings):
+    model = a_model(context_length=41)
+    expected = list(generate(model, PROMPTS, SamplingConfig(max_new_tokens=25, **settings)))
+    steps = generate(model.to(gpu), PROMPTS, SamplingConfig(max_new_tokens=25, **settings))
     first = next(steps)  # the prompts have to be carried there
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
-            torch.cuda.set_sync_debug_mode("error")  # of events, which are waited for, it does not speak
+    with nothing_waits():
         assert [first, *steps] == expected
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("settings", ON_A_GPU)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_gpu_writes_what_a_cpu_does_when_windows_slide(gpu, settings, use_cache):
+    model = a_model(context_length=13, positions="rope", n_kv_heads=2)
+    sampling = SamplingConfig(max_new_tokens=25, use_cache=use_cache, **settings)
+    expected = list(generate(model, PROMPTS, sampling))
+    assert list(generate(model.to(gpu), PROMPTS, sampling)) == expected

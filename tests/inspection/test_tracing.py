@@ -185,11 +185,20 @@ def test_one_token_looks_at_itself():
     assert (weights == 1).all()
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("choices", [{}, {"positions": "rope", "n_kv_heads": 3, "attention_window": 5}])
-def test_a_bfloat16_model_is_traced_in_its_precision_with_weights_in_float32(device, choices):
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs an NVIDIA GPU and PyTorch's CUDA build")
+CHOICES = [{}, {"positions": "rope", "n_kv_heads": 3, "attention_window": 5}]
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_a_bfloat16_model_is_traced_in_its_precision_with_weights_in_float32(choices):
+    compare_in_bfloat16("cpu", choices)
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_on_a_gpu_too(gpu, choices):
+    compare_in_bfloat16(gpu, choices)
+
+
+def compare_in_bfloat16(device, choices):
     torch.manual_seed(0)
     model = GPT(tiny_config(**choices)).to(device, torch.bfloat16).eval()
     token_ids = tiny_ids().to(device)

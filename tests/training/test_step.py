@@ -32,12 +32,12 @@ def batches(n):
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
 
-def make_step(n_micro_batches=1, dtype=torch.float32, compiled=False, model=MODEL, **settings):
+def make_step(n_micro_batches=1, dtype=torch.float32, compiled=False, model=MODEL, device=CPU, **settings):
     torch.manual_seed(0)
     config = TrainConfig(
-        model=model, micro_batch_size=2, tokens_per_step=10 * n_micro_batches, device="cpu", **settings
+        model=model, micro_batch_size=2, tokens_per_step=10 * n_micro_batches, device=str(device), **settings
     )
-    return TrainStep(GPT(model).train(), config, Execution(CPU, dtype, compiled))
+    return TrainStep(GPT(model).train().to(device), config, Execution(device, dtype, compiled))
 
 
 def test_a_step_is_that_of_the_mean_loss_over_its_micro_batches():
@@ -252,3 +252,48 @@ def test_a_compiled_step_is_one_graph_and_equals_the_plain_one():
         [sys.executable, "-c", COMPILED_BESIDE_PLAIN], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == "equal\n", done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_is_where_its_model_is_whatever_the_default_device_is(dtype, optimizer):
+    settings = {"model": replace(MODEL, dropout=0.1), "optimizer": OptimizerConfig(name=optimizer)}
+    step, other = (make_step(2, dtype, **settings) for _ in range(2))
+    micro_batches = batches(2)
+    torch.manual_seed(3)
+    expected = [step(micro_batches) for _ in range(2)]
+    torch.manual_seed(3)
+    with torch.device("meta"):  # as torch.set_default_device would
+        assert [other(micro_batches) for _ in range(2)] == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.float32, 1e-3), (torch.bfloat16, 0.02)], ids=["float32", "bfloat16"]
+)
+def test_a_gpu_takes_the_steps_of_a_cpu_and_is_not_waited_for(gpu, nothing_waits, dtype, atol, optimizer):
+    settings = {"optimizer": OptimizerConfig(name=optimizer, grad_clip=0.1)}
+    step = make_step(2, dtype, device=gpu, **settings)
+    taken = [step(batches(2))]  # some things are made in the first one
+    with nothing_waits():
+        taken += [step(batches(2)) for _ in range(2)]
+
+    on_a_cpu = make_step(2, dtype, **settings)
+    for got in taken:
+        for on_gpu, expected in zip(got, on_a_cpu(batches(2)), strict=True):
+            torch.testing.assert_close(on_gpu.cpu(), expected, rtol=0, atol=atol)
+
+
+COMPILED_ON_A_GPU = """
+import torch
+from tests.training.test_step import batches, make_step
+
+gpu = torch.device("cuda", 0)
+plain, compiled = (make_step(2, torch.bfloat16, device=gpu, compiled=compiled) for compiled in (False, True))
+for _ in range(3):
+    torch.testing.assert_close(compiled(batches(2)), plain(batches(2)), rtol=0, atol=0.02)
+"""
+
+
+def test_on_a_gpu_a_compiled_step_is_the_plain_one(python_with_gpu):
+    python_with_gpu(COMPILED_ON_A_GPU)

@@ -403,3 +403,22 @@ def test_a_sample_of_weights_too_large_to_compute_with_stops_the_run(tiny_config
     )
     with pytest.raises(ConfigError, match=r"A sample's logits are no numbers at step 1 \(lr 1e\+30\)"):
         train(config, say=silent)
+
+
+def test_a_run_on_a_gpu_is_one_on_a_cpu_also_when_it_goes_on(gpu, tiny_config, tmp_path, silent):
+    model = ModelConfig(context_length=5, d_model=12, n_layers=2, n_heads=3)
+    settings = {"model": model, "precision": "float32"}
+    runs = []
+    for device in ("cpu", str(gpu)):
+        config = tiny_config(out=tmp_path / device.replace(":", "-"), device=device, steps=9, **settings)
+        train(config, say=silent)
+        runs.append(train(replace(config, steps=12), resume=True, say=silent))
+
+    records = [read_metrics(result.run) for result in runs]
+    for on_cpu, on_gpu in zip(*records, strict=True):
+        for name in ("step", "loss", "grad_norm", "val_loss", "tokens"):
+            assert on_gpu.get(name, -1) == pytest.approx(on_cpu.get(name, -1), rel=1e-4)
+    assert {result.tokens for result in runs} == {12 * 30}
+    samples = [(result.run / "samples").iterdir() for result in runs]
+    texts = [[path.read_text(encoding="utf-8") for path in sorted(folder)] for folder in samples]
+    assert texts[0] == texts[1]

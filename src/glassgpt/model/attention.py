@@ -114,7 +114,7 @@ def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
     """
     B, H, T, Dh = q.shape
     q, k, v = (part.reshape(B * H, T, Dh) for part in (q, _for_each_head(k, H), _for_each_head(v, H)))
-    future = torch.full((T, T), -math.inf, dtype=v.dtype).triu(1)
+    future = torch.full((T, T), -math.inf, dtype=v.dtype, device=v.device).triu(1)
     scores = torch.baddbmm(future.expand(B * H, T, T), q, k.mT, alpha=Dh**-0.5)
     weights = dropout(torch.softmax(scores, dim=-1), p)
     return (weights @ v).view(B, H, T, Dh)

@@ -1,0 +1,120 @@
+"""A stand-in for a GPU: PyTorch's CPU kernels under the name of CUDA, for machines without one.
+
+`pytest -p tests.stand_in_gpu.plugin` runs on it the tests that need a GPU (those with the fixture `gpu`), and
+no others. It makes errors of what on a GPU is an error, or goes wrong now and then:
+
+- Tensors of the CPU and of the GPU do not mix.
+- New memory holds no numbers.
+- A copy to the CPU that nobody waited for has not arrived: until somebody does, nonsense is there.
+- Waiting can be forbidden (`torch.cuda.set_sync_debug_mode`), and is while a recording (CUDA graph) is made.
+- Making a recording computes nothing. Playing it repeats its kernels over the same memory as it is then,
+  with the numbers they were given when it was made.
+- `torch.compile` traces for a GPU, in one graph, which is then run kernel by kernel: there is no Triton.
+
+It cannot tell how fast a GPU is or how it rounds, what its own kernels can do, whether Triton compiles, nor
+anything of streams: all work is in order here.
+
+It needs Linux, a C++ compiler and a PyTorch that was built without CUDA.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("device.cpp")
+COMPILED = "GLASSGPT_STAND_IN_GPU"
+"""Environment variable: the compiled device, for processes that this one starts."""
+
+
+def become_a_gpu() -> None:
+    """From now on this process has a CUDA GPU. PyTorch is imported afterwards, as it looks for one then."""
+    assert "torch" not in sys.modules, "PyTorch is here already, and has found no GPU"
+    if COMPILED not in os.environ:
+        os.environ[COMPILED] = str(compiled())
+    ctypes.CDLL(os.environ[COMPILED])
+    import torch
+
+    assert torch.version.cuda is None, "this PyTorch has kernels of its own for CUDA"
+    # What of CUDA is written in Python asks a part of PyTorch that a build without it does not have.
+    for name, value in replacements().items():
+        assert hasattr(torch.cuda, name), name
+        setattr(torch.cuda, name, value)
+    torch._C._cuda_clearCublasWorkspaces = lambda: None
+    torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+
+
+def compiled() -> Path:
+    """The device, compiled for as long as this process lives. It takes a quarter of a minute."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    torch = Path(importlib.util.find_spec("torch").submodule_search_locations[0])
+    includes = [f"-I{torch / 'include'}", f"-I{torch / 'include/torch/csrc/api/include'}"]
+    links = [f"-L{torch / 'lib'}", f"-Wl,-rpath,{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
+    command = [*compiler, "-std=c++20", "-O1", "-fPIC", "-shared", *includes, str(SOURCE), *links]
+    subprocess.run([*command, "-o", str(folder / "device.so")], check=True)
+    return folder / "device.so"
+
+
+def replacements() -> dict[str, object]:
+    """What stands in `torch.cuda` by these names."""
+    import torch
+
+    device = torch.ops.stand_in_gpu
+
+    class Stream:
+        def wait_stream(self, other: "Stream") -> None:
+            pass
+
+    class Event:
+        def record(self, stream: Stream) -> None:
+            self.n_asked = device.n_asked()
+
+        def synchronize(self) -> None:
+            device.arrive(self.n_asked)
+
+    class CUDAGraph:
+        def replay(self) -> None:
+            device.replay(self.number)
+
+    @contextlib.contextmanager
+    def graph(graph: CUDAGraph, stream: Stream, capture_error_mode: str):
+        device.begin_recording()
+        try:
+            yield
+        finally:
+            graph.number = device.end_recording()
+
+    everywhere = Stream()
+    return {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_name": lambda device=None: "a stand-in for a GPU",
+        "get_device_capability": lambda device=None: (9, 0),
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "max_memory_allocated": lambda device=None: 0,
+        "device": lambda device: contextlib.nullcontext(),
+        "Stream": Stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": lambda device=None: everywhere,
+        "Event": Event,
+        "CUDAGraph": CUDAGraph,
+        "graph": graph,
+        "synchronize": lambda device=None: torch.ops.stand_in_gpu.wait(),
+        "set_sync_debug_mode": lambda mode: device.forbid_waiting(mode == "error"),
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
+        "manual_seed_all": lambda seed: None,  # the generator is the CPU's
+    }
