@@ -17,7 +17,7 @@ from glassgpt.model.gpt import GPT
 from glassgpt.training import loss as loss_module
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.loss import cross_entropy
-from glassgpt.training.precision import Execution
+from glassgpt.training.precision import Execution, _missing_for_compiling
 from glassgpt.training.step import TrainStep
 from tests.decoding.models import needs_library
 from tests.house.repository import ROOT
@@ -252,6 +252,27 @@ def test_a_compiled_step_is_one_graph_and_equals_the_plain_one():
         [sys.executable, "-c", COMPILED_BESIDE_PLAIN], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == "equal\n", done.stderr
+
+
+BY_INDUCTOR = """
+import torch
+from glassgpt.training import loss
+from tests.training.test_step import batches, make_step
+
+torch.set_num_threads(1)
+loss._CHUNK_LOGITS["cpu"] = 13 * 4  # 10 tokens in 3 chunks
+plain, compiled = make_step(2), make_step(2, compiled=True)
+for _ in range(3):
+    torch.testing.assert_close(compiled(batches(2)), plain(batches(2)), rtol=0, atol=1e-5)
+"""
+
+
+@pytest.mark.skipif(bool(_missing_for_compiling(CPU)), reason="needs a C++ compiler such as g++")
+def test_a_step_compiled_by_inductor_computes_the_same():
+    """Traced alone, as above, a step has been right that Inductor made wrong gradients of."""
+    command = [sys.executable, "-c", BY_INDUCTOR]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
