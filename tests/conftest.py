@@ -64,8 +64,12 @@ def nothing_waits(gpu):
 
 @pytest.fixture
 def python_with_gpu(gpu):
-    """A function that runs code in a process of its own, which has the GPU too: the tests' checks of shapes
-    cannot be compiled."""
+    """A function that runs code in a process of its own, which has the GPU too, and can compile for it: the
+    tests' checks of shapes cannot be compiled."""
+    from glassgpt.training.precision import _missing_for_compiling
+
+    if COMPILED not in os.environ and (missing := _missing_for_compiling(gpu)):
+        pytest.skip(f"needs {missing}")
 
     def run(code: str) -> None:
         stand_in = "import tests.stand_in_gpu.plugin\n" if COMPILED in os.environ else ""

@@ -194,7 +194,7 @@ def test_a_bfloat16_model_is_traced_in_its_precision_with_weights_in_float32(cho
 
 
 @pytest.mark.parametrize("choices", CHOICES)
-def test_on_a_gpu_too(gpu, choices):
+def test_a_bfloat16_model_on_a_gpu_is_traced_so_too(gpu, choices):
     compare_in_bfloat16(gpu, choices)
 
 

@@ -1,18 +1,19 @@
 """A stand-in for a GPU: PyTorch's CPU kernels under the name of CUDA, for machines without one.
 
 `pytest -p tests.stand_in_gpu.plugin` runs on it the tests that need a GPU (those with the fixture `gpu`), and
-no others. It makes errors of what on a GPU is an error, or goes wrong now and then:
+no others. What is an error on a GPU, or goes wrong there only now and then, is always an error here:
 
 - Tensors of the CPU and of the GPU do not mix.
 - New memory holds no numbers.
 - A copy to the CPU that nobody waited for has not arrived: until somebody does, nonsense is there.
 - Waiting can be forbidden (`torch.cuda.set_sync_debug_mode`), and is while a recording (CUDA graph) is made.
 - Making a recording computes nothing. Playing it repeats its kernels over the same memory as it is then,
-  with the numbers they were given when it was made.
+  with the numbers they were given when it was made; memory that was freed or has moved is an error.
 - `torch.compile` traces for a GPU, in one graph, which is then run kernel by kernel: there is no Triton.
 
-It cannot tell how fast a GPU is or how it rounds, what its own kernels can do, whether Triton compiles, nor
-anything of streams: all work is in order here.
+It cannot tell how fast a GPU is or how it rounds, what its own kernels can do, or whether Triton compiles.
+There are no streams: all work is in order. Copies to the GPU are there at once, so that nobody sees it when
+their source is changed too early. Random numbers are the CPU's, and so is the state they come from.
 
 It needs Linux, a C++ compiler and a PyTorch that was built without CUDA.
 """
@@ -43,13 +44,17 @@ def become_a_gpu() -> None:
     ctypes.CDLL(os.environ[COMPILED])
     import torch
 
-    assert torch.version.cuda is None, "this PyTorch has kernels of its own for CUDA"
+    assert (torch.version.cuda, torch.version.hip) == (None, None), "this PyTorch has a GPU's kernels"
     # What of CUDA is written in Python asks a part of PyTorch that a build without it does not have.
     for name, value in replacements().items():
         assert hasattr(torch.cuda, name), name
         setattr(torch.cuda, name, value)
     torch._C._cuda_clearCublasWorkspaces = lambda: None
     torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+
+
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX") or "g++")
 
 
 def compiled() -> Path:
@@ -59,8 +64,7 @@ def compiled() -> Path:
     torch = Path(importlib.util.find_spec("torch").submodule_search_locations[0])
     includes = [f"-I{torch / 'include'}", f"-I{torch / 'include/torch/csrc/api/include'}"]
     links = [f"-L{torch / 'lib'}", f"-Wl,-rpath,{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
-    command = [*compiler, "-std=c++20", "-O1", "-fPIC", "-shared", *includes, str(SOURCE), *links]
+    command = [*compiler(), "-std=c++20", "-O1", "-fPIC", "-shared", *includes, str(SOURCE), *links]
     subprocess.run([*command, "-o", str(folder / "device.so")], check=True)
     return folder / "device.so"
 
@@ -86,13 +90,18 @@ def replacements() -> dict[str, object]:
         def replay(self) -> None:
             device.replay(self.number)
 
+        def __del__(self) -> None:
+            device.forget_recording(self.number)
+
     @contextlib.contextmanager
     def graph(graph: CUDAGraph, stream: Stream, capture_error_mode: str):
-        device.begin_recording()
+        graph.number = device.begin_recording()
+        has_failed = True
         try:
             yield
+            has_failed = False
         finally:
-            graph.number = device.end_recording()
+            device.end_recording(has_failed)
 
     everywhere = Stream()
     return {

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <set>
 
 namespace {
@@ -50,6 +51,9 @@ struct GpuMemory final : c10::Allocator {
     void copy_data(void* to, const void* from, size_t n_bytes) const override { std::memcpy(to, from, n_bytes); }
 } gpu_memory;
 
+// Of what all threads share: `pinned`, `underway` and `recordings`. Who holds it may let pinned memory go.
+std::recursive_mutex mutex;
+
 // Memory of the CPU that a GPU reads and writes by itself, so that nobody waits for it.
 std::set<const void*> pinned;
 
@@ -57,12 +61,16 @@ struct PinnedMemory final : c10::Allocator {
     c10::DataPtr allocate(size_t n_bytes) override {
         c10::DataPtr memory = c10::GetCPUAllocator()->allocate(n_bytes);
         void* data = memory.get();
+        std::lock_guard lock(mutex);
         pinned.insert(data);
         return {data, new c10::DataPtr(std::move(memory)), &drop, CPU};
     }
     static void drop(void* it) {
         auto* memory = static_cast<c10::DataPtr*>(it);
-        pinned.erase(memory->get());
+        {
+            std::lock_guard lock(mutex);
+            pinned.erase(memory->get());
+        }
         delete memory;
     }
     void copy_data(void* to, const void* from, size_t n_bytes) const override { std::memcpy(to, from, n_bytes); }
@@ -108,7 +116,10 @@ struct Hooks final : at::CUDAHooksInterface {
     DeviceIndex exchangeDevice(DeviceIndex) const override { return 0; }
     DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
     void setCurrentDevice(DeviceIndex) const override {}
-    bool isPinnedPtr(const void* data) const override { return pinned.count(data); }
+    bool isPinnedPtr(const void* data) const override {
+        std::lock_guard lock(mutex);
+        return pinned.count(data);
+    }
     c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory; }
     c10::Allocator* getCUDADeviceAllocator() const override { return &gpu_memory; }
     const at::Generator& getDefaultGenerator(DeviceIndex) const override {
@@ -124,17 +135,22 @@ struct Underway {
 };
 std::deque<Underway> underway;
 int64_t n_asked = 0, n_arrived = 0;
-bool waiting_is_an_error = false, recording_now = false;
+bool waiting_is_an_error = false;
 
 void arrive(int64_t n) {
+    c10::InferenceMode guard;  // in which the copy may have been asked for
+    std::lock_guard lock(mutex);
     for (; n_arrived < n; n_arrived++) {
         underway.front().to.copy_(underway.front().from);
         underway.pop_front();
     }
 }
 
+struct Recording;
+thread_local Recording* recording = nullptr;  // that this thread is making
+
 void wait(const std::string& who) {
-    TORCH_CHECK(!recording_now, "CUDA error: operation not permitted when stream is capturing (", who, ")");
+    TORCH_CHECK(!recording, "CUDA error: operation not permitted when stream is capturing (", who, ")");
     TORCH_CHECK(!waiting_is_an_error, "called a synchronizing CUDA operation (", who, ")");
     arrive(n_asked);
 }
@@ -159,17 +175,18 @@ c10::DataPtr seen_from(const Device& device, const Storage& storage) {
     return {storage.mutable_data(), new Storage(storage), [](void* it) { delete static_cast<Storage*>(it); }, device};
 }
 
-Tensor over(Storage storage, const Tensor& shaped) {
+Tensor tensor_over(Storage storage, const Tensor& shaped) {
     const auto key = storage.device() == CPU ? DispatchKey::CPU : DispatchKey::CUDA;
     Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), DispatchKeySet(key), shaped.dtype());
     tensor.unsafeGetTensorImpl()->set_sizes_and_strides(shaped.sizes(), shaped.strides(), shaped.storage_offset());
     return tensor;
 }
 
-Tensor on(const Device& device, const Tensor& tensor) {
+Tensor alias_on(const Device& device, const Tensor& tensor) {
     const auto& storage = tensor.storage();
     auto* allocator = device == CPU ? c10::GetCPUAllocator() : &gpu_memory;
-    return over(Storage({}, storage.nbytes(), seen_from(device, storage), allocator, /*resizable=*/true), tensor);
+    Storage seen({}, storage.nbytes(), seen_from(device, storage), allocator, /*resizable=*/true);
+    return tensor_over(std::move(seen), tensor);
 }
 
 bool share_memory(const Tensor& one, const Tensor& other) {
@@ -179,7 +196,7 @@ bool share_memory(const Tensor& one, const Tensor& other) {
 using Pairs = std::vector<std::pair<Tensor, Tensor>>;  // of the GPU, and the same of the CPU
 
 // An operation may give its `out` another shape, and new memory where that needs more.
-void follow(const Tensor& gpu, const Tensor& cpu) {
+void take_shape_and_memory(const Tensor& gpu, const Tensor& cpu) {
     if (gpu.storage().data() != cpu.storage().data()) {
         gpu.storage().set_data_ptr_noswap(seen_from(GPU, cpu.storage()));
         gpu.storage().set_nbytes(cpu.storage().nbytes());
@@ -193,8 +210,8 @@ Tensor back_on_gpu(const Tensor& tensor, const Pairs& pairs) {
     for (const auto& [gpu, cpu] : pairs)
         if (cpu.is_same(tensor)) return gpu;
     for (const auto& [gpu, cpu] : pairs)
-        if (share_memory(cpu, tensor)) return over(gpu.storage(), tensor);
-    return on(GPU, tensor);
+        if (share_memory(cpu, tensor)) return tensor_over(gpu.storage(), tensor);
+    return alias_on(GPU, tensor);
 }
 
 // Applies `f` to each tensor of `values`, in lists too.
@@ -218,69 +235,128 @@ void for_each_tensor(Stack& values, F f) {
 
 // ---- kernels
 
+// Which operations take a number from the CPU, as a tensor without dimensions.
+bool takes_numbers(const Operation& op) {
+    static const std::set<std::string> others = {"aten::fill_", "aten::masked_fill", "aten::masked_fill_",
+                                                 "aten::where"};
+    return op.hasTag(at::Tag::pointwise) || others.count(op.schema().name()) || INDEXES.count(op.schema().name());
+}
+
 // Puts the results of the CPU's kernel, still of the CPU, in the place of `values`, its arguments.
 Pairs compute(const Operation& op, Stack& values) {
     const std::string& name = op.schema().name();
     Pairs pairs;
-    for_each_tensor(values, [&](const Tensor& tensor) -> Tensor {
-        if (!is_on_gpu(tensor)) {  // a number may come from the CPU, and indices
-            TORCH_CHECK(!tensor.defined() || tensor.dim() == 0 || INDEXES.count(name),
-                        "Expected all tensors to be on the same device, but found both cuda:0 and cpu (", name, ")");
-            return tensor;
-        }
+    const auto alias = [&](const Tensor& tensor) {
         for (const auto& [gpu, cpu] : pairs)
             if (gpu.is_same(tensor)) return cpu;
-        return pairs.emplace_back(tensor, on(CPU, tensor)).second;
-    });
-    for (auto& value : values)
-        if (value.isDevice()) value = CPU;
+        return pairs.emplace_back(tensor, alias_on(CPU, tensor)).second;
+    };
+    for (size_t i = 0; i < values.size(); i++) {
+        const auto* how = op.schema().arguments()[i].alias_info();
+        const bool is_written = how && how->isWrite();
+        const bool is_number = values[i].isTensor() && !is_written && takes_numbers(op);
+        const bool is_index = values[i].isOptionalTensorList() && INDEXES.count(name);
+        Stack value = {values[i]};
+        for_each_tensor(value, [&](const Tensor& tensor) {
+            if (is_on_gpu(tensor)) return alias(tensor);
+            TORCH_CHECK(!tensor.defined() || is_index || (is_number && tensor.dim() == 0),
+                        "Expected all tensors to be on the same device, but found both cuda:0 and cpu (", name, ")");
+            return tensor;
+        });
+        values[i] = value[0];
+        if (values[i].isDevice()) values[i] = CPU;
+        TORCH_CHECK(!values[i].isGenerator(), "Expected a 'cuda' device type for generator but found 'cpu'");
+    }
     op.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), &values);
     return pairs;
 }
 
 struct Recording {
+    // Memory that was there before. A recording does not keep it, and goes on reading where it was.
+    struct Before {
+        c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+        const void* data;
+    };
     struct Call {
         Operation op;
-        Stack arguments, results;
+        Stack arguments, results;   // tensors over memory from before are of no device: a shape alone
+        std::vector<Before> before;  // and this is theirs, in their order
     };
     std::vector<Call> calls;
-    std::map<const void*, Storage> made;                         // meanwhile
-    std::map<const void*, std::pair<Storage, std::string>> old;  // what was there before, and was written to
+    std::map<const void*, Storage> new_memory;                   // of the time of the recording, and kept for it
+    std::map<const void*, std::pair<Storage, std::string>> old;  // what was written to, and what was there
+    bool has_failed = false;
+
+    bool is_new(const Tensor& tensor) const { return new_memory.count(tensor.storage().data()); }
 
     void will_write(const Tensor& tensor) {
         const Storage& storage = tensor.storage();
-        if (!made.count(storage.data()) && !old.count(storage.data()))
+        if (!is_new(tensor) && !old.count(storage.data()))
             old[storage.data()] = {storage, {static_cast<const char*>(storage.data()), storage.nbytes()}};
+    }
+
+    void note(const Operation& op, Stack arguments, Stack results) {
+        Call call{op, std::move(arguments), std::move(results), {}};
+        for_each_tensor(call.arguments, [&](const Tensor& tensor) {
+            if (!is_on_gpu(tensor)) return tensor;
+            if (is_new(tensor)) return tensor_over(tensor.storage(), tensor);
+            const auto& storage = tensor.storage();
+            call.before.push_back({storage.getWeakStorageImpl(), storage.data()});
+            return shape_of(tensor);
+        });
+        for_each_tensor(call.results, [&](const Tensor& tensor) {
+            return is_on_gpu(tensor) && is_new(tensor) ? tensor_over(tensor.storage(), tensor) : Tensor();
+        });
+        calls.push_back(std::move(call));
+    }
+
+    static Tensor shape_of(const Tensor& tensor) {
+        Storage nowhere({}, 0, c10::DataPtr(nullptr, Device(c10::DeviceType::Meta)), nullptr, /*resizable=*/false);
+        Tensor shape = at::detail::make_tensor<c10::TensorImpl>(std::move(nowhere), DispatchKeySet(DispatchKey::Meta),
+                                                               tensor.dtype());
+        shape.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+        return shape;
     }
 
     // Asking a GPU for something while it records computes nothing.
     void forget_what_was_computed() {
         for (auto& [_, kept] : old) std::memcpy(kept.first.mutable_data(), kept.second.data(), kept.second.size());
-        for (auto& [_, storage] : made) std::memset(storage.mutable_data(), NOTHING, storage.nbytes());
+        for (auto& [_, storage] : new_memory) std::memset(storage.mutable_data(), NOTHING, storage.nbytes());
         old.clear();
     }
 
     // The same kernels, with the numbers that were given then, over the same memory as it is now.
     void replay() const {
+        TORCH_CHECK(!has_failed, "CUDA error: this recording failed");
         for (const auto& call : calls) {
             Stack results = call.arguments;
+            auto before = call.before.begin();
+            for_each_tensor(results, [&](const Tensor& tensor) {
+                if (!tensor.defined() || !tensor.is_meta()) return tensor;
+                auto storage = before->storage.lock();
+                TORCH_CHECK(storage && storage->data() == before->data,
+                            "an illegal memory access: what the recording reads (", call.op.schema().name(),
+                            ") has been freed, or has moved");
+                before++;
+                return tensor_over(Storage(std::move(storage)), tensor);
+            });
             compute(call.op, results);
             for (size_t i = 0; i < results.size(); i++) put(call.results[i], results[i]);
         }
     }
 
     static void put(const c10::IValue& place, const c10::IValue& result) {
-        if (result.isTensor() && result.toTensor().defined() && !share_memory(place.toTensor(), result.toTensor()))
-            on(CPU, place.toTensor()).copy_(result.toTensor());
+        if (result.isTensor() && place.toTensor().defined() && !share_memory(place.toTensor(), result.toTensor()))
+            alias_on(CPU, place.toTensor()).copy_(result.toTensor());
         if (result.isTensorList())
             for (size_t i = 0; i < result.toTensorVector().size(); i++)
                 put(place.toTensorVector()[i], result.toTensorVector()[i]);
     }
 };
-std::vector<Recording> recordings;
+std::deque<Recording> recordings;
 
-Tensor made(Tensor tensor) {
-    if (recording_now) recordings.back().made[tensor.storage().data()] = tensor.storage();
+Tensor note_new(Tensor tensor) {
+    if (recording) recording->new_memory[tensor.storage().data()] = tensor.storage();
     return tensor;
 }
 
@@ -290,43 +366,45 @@ void run(const Operation& op, DispatchKeySet, Stack* stack) {
     Stack values = torch::jit::pop(*stack, n_arguments);
     if (WAITS.count(schema.name()) || (INDEXES.count(schema.name()) && has_mask(values))) wait(schema.name());
     const Stack arguments = values;
-    if (recording_now) {
+    if (recording) {
         for (size_t i = 0; i < n_arguments; i++) {
             Stack written = {arguments[i]};
             const auto* alias = schema.arguments()[i].alias_info();
             if (alias && alias->isWrite())
                 for_each_tensor(written, [](const Tensor& tensor) {
-                    if (is_on_gpu(tensor)) recordings.back().will_write(tensor);
+                    if (is_on_gpu(tensor)) recording->will_write(tensor);
                     return tensor;
                 });
         }
     }
     const Pairs pairs = compute(op, values);
-    for (const auto& [gpu, cpu] : pairs) follow(gpu, cpu);
+    for (const auto& [gpu, cpu] : pairs) take_shape_and_memory(gpu, cpu);
     for_each_tensor(values, [&](const Tensor& tensor) {
         const auto shares = [&](const auto& pair) { return share_memory(pair.second, tensor); };
         const bool is_new = tensor.defined() && std::none_of(pairs.begin(), pairs.end(), shares);
         const Tensor result = back_on_gpu(tensor, pairs);
-        return is_new ? made(result) : result;
+        return is_new ? note_new(result) : result;
     });
-    if (recording_now) recordings.back().calls.push_back({op, arguments, values});
+    if (recording) recording->note(op, arguments, values);
     stack->insert(stack->end(), values.begin(), values.end());
 }
 
 // ---- what needs more than the CPU's kernel
 
-Tensor empty(SymIntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+const DispatchKeySet KEY(DispatchKey::CUDA);
+
+Tensor empty(SymIntArrayRef sizes, std::optional<at::ScalarType> type, std::optional<at::Layout>,
              std::optional<Device> device, std::optional<bool>, std::optional<at::MemoryFormat> format) {
     check_there_is(device ? device->index() : 0);
-    return made(at::detail::empty_generic_symint(sizes, &gpu_memory, DispatchKeySet(DispatchKey::CUDA),
-                                                 c10::dtype_or_default(dtype), format));
+    const auto dtype = c10::dtype_or_default(type);
+    return note_new(at::detail::empty_generic_symint(sizes, &gpu_memory, KEY, dtype, format));
 }
 
-Tensor empty_strided(SymIntArrayRef sizes, SymIntArrayRef strides, std::optional<at::ScalarType> dtype,
+Tensor empty_strided(SymIntArrayRef sizes, SymIntArrayRef strides, std::optional<at::ScalarType> type,
                      std::optional<at::Layout>, std::optional<Device> device, std::optional<bool>) {
     check_there_is(device ? device->index() : 0);
-    return made(at::detail::empty_strided_symint_generic(sizes, strides, &gpu_memory, DispatchKeySet(DispatchKey::CUDA),
-                                                         c10::dtype_or_default(dtype)));
+    const auto dtype = c10::dtype_or_default(type);
+    return note_new(at::detail::empty_strided_symint_generic(sizes, strides, &gpu_memory, KEY, dtype));
 }
 
 at::IntArrayRef ints(SymIntArrayRef numbers) { return C10_AS_INTARRAYREF_SLOW(numbers); }
@@ -347,9 +425,13 @@ Tensor& set_storage(Tensor& self, at::Storage storage, SymInt offset, SymIntArra
 }
 
 const Tensor& resize(const Tensor& self, SymIntArrayRef sizes, std::optional<at::MemoryFormat> format) {
-    Tensor cpu = on(CPU, self);
+    Tensor cpu = alias_on(CPU, self);
+    const auto n_bytes = self.storage().nbytes();
     cpu.resize_(ints(sizes), format);
-    follow(self, cpu);
+    if (cpu.storage().nbytes() > n_bytes)
+        std::memset(static_cast<char*>(cpu.storage().mutable_data()) + n_bytes, NOTHING,
+                    cpu.storage().nbytes() - n_bytes);
+    take_shape_and_memory(self, cpu);
     return self;
 }
 
@@ -360,16 +442,18 @@ Tensor& copy(Tensor& self, const Tensor& from, bool non_blocking) {
         run(op, DispatchKeySet(), &stack);
         return self;
     }
-    TORCH_CHECK(!recording_now, "CUDA error: operation not permitted when stream is capturing (a copy)");
+    TORCH_CHECK(!recording, "CUDA error: operation not permitted when stream is capturing (a copy)");
     if (!non_blocking || (is_on_gpu(from) && !self.is_pinned())) wait("copy_");
     if (is_on_gpu(self)) {
-        on(CPU, self).copy_(from);
+        alias_on(CPU, self).copy_(from);
     } else if (non_blocking && self.is_pinned()) {
-        underway.push_back({self, on(CPU, from).clone()});
+        const Tensor snapshot = alias_on(CPU, from).clone();
+        self.fill_(self.is_floating_point() ? std::nan("") : 0x7e);  // what is there until then
+        std::lock_guard lock(mutex);
+        underway.push_back({self, snapshot});
         n_asked++;
-        self.fill_(0x7e);  // what is there until then
     } else {
-        self.copy_(on(CPU, from));
+        self.copy_(alias_on(CPU, from));
     }
     return self;
 }
@@ -409,13 +493,15 @@ TORCH_LIBRARY(stand_in_gpu, library) {
     library.def("arrive", &arrive);
     library.def("forbid_waiting", [](bool forbidden) { waiting_is_an_error = forbidden; });
     library.def("begin_recording", [] {
-        recordings.emplace_back();
-        recording_now = true;
-    });
-    library.def("end_recording", [] {
-        recording_now = false;
-        recordings.back().forget_what_was_computed();
+        std::lock_guard lock(mutex);
+        recording = &recordings.emplace_back();
         return static_cast<int64_t>(recordings.size()) - 1;
     });
+    library.def("end_recording", [](bool has_failed) {
+        Recording& made = *std::exchange(recording, nullptr);
+        made.forget_what_was_computed();
+        made.has_failed = has_failed;
+    });
     library.def("replay", [](int64_t number) { recordings.at(number).replay(); });
+    library.def("forget_recording", [](int64_t number) { recordings.at(number) = {}; });
 }

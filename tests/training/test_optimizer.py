@@ -145,6 +145,23 @@ def test_clipping_equals_the_formula(max_norm):
     torch.testing.assert_close([p.grad for p in model.parameters()], [g * factor for g in before], **EXACT)
 
 
+@pytest.mark.parametrize("max_norm", [1e-3, 1e3, None])
+def test_clipping_on_a_gpu_is_that_on_a_cpu_and_waits_for_nothing(gpu, nothing_waits, max_norm):
+    model = make_model()
+    backward(model, 0)
+    on_gpu = [torch.zeros_like(parameter, device=gpu) for parameter in model.parameters()]
+    for copy, parameter in zip(on_gpu, model.parameters(), strict=True):
+        copy.grad = parameter.grad.to(gpu)
+
+    with nothing_waits():
+        norm = clip_gradients(on_gpu, max_norm)
+
+    assert norm.device == gpu
+    torch.testing.assert_close(norm.cpu(), clip_gradients(model.parameters(), max_norm), **EXACT)
+    expected = [parameter.grad for parameter in model.parameters()]
+    torch.testing.assert_close([copy.grad.cpu() for copy in on_gpu], expected, **EXACT)
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_one_batch_can_be_overfitted(name):
     model = make_model()

@@ -15,6 +15,7 @@ from glassgpt.errors import TokenizerError
 from glassgpt.model.config import ModelConfig
 from glassgpt.model.gpt import GPT
 from glassgpt.training import loss as loss_module
+from glassgpt.training import muon
 from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.loss import cross_entropy
 from glassgpt.training.precision import Execution, _missing_for_compiling
@@ -292,7 +293,10 @@ def test_a_step_is_where_its_model_is_whatever_the_default_device_is(dtype, opti
 @pytest.mark.parametrize(
     ("dtype", "atol"), [(torch.float32, 1e-3), (torch.bfloat16, 0.02)], ids=["float32", "bfloat16"]
 )
-def test_a_gpu_takes_the_steps_of_a_cpu_and_is_not_waited_for(gpu, nothing_waits, dtype, atol, optimizer):
+def test_a_gpu_takes_the_steps_of_a_cpu_and_is_not_waited_for(
+    gpu, nothing_waits, monkeypatch, dtype, atol, optimizer
+):
+    monkeypatch.setattr(muon, "multiplies_bfloat16", lambda device: True)  # on a CPU without, too
     settings = {"optimizer": OptimizerConfig(name=optimizer, grad_clip=0.1)}
     step = make_step(2, dtype, device=gpu, **settings)
     taken = [step(batches(2))]  # some things are made in the first one
