@@ -38,9 +38,7 @@ def gpu():
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip(
-            "needs a CUDA GPU, and PyTorch finds none here; test_stand_in_gpu.py runs it on a stand-in"
-        )
+        pytest.skip("needs a CUDA GPU; where there is none, test_stand_in_gpu.py runs this on a stand-in")
     return torch.device("cuda", 0)
 
 
