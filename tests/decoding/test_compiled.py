@@ -294,6 +294,12 @@ for token_id in range(20):
     assert (logits.float() - expected).abs().max() < 0.1 * expected.std(), token_id
     seen.append((logits, logits.clone()))
 assert all(torch.equal(logits, as_they_were) for logits, as_they_were in seen)
+
+with torch.inference_mode():
+    expected = model(torch.full((2, 1), 3, device="cuda"), caches[0])[:, -1].float()
+    model.float()  # the recording goes on with the weights that it has seen
+    logits = step.logits([3, 3], caches[1])
+assert (logits.float() - expected).abs().max() < 0.1 * expected.std()
 """
 
 
