@@ -2,15 +2,13 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
-from tests.house.repository import ROOT
+from tests.alone import run_alone
 from tests.stand_in_gpu import COMPILED
 
 # Shapes in signatures are checked at every call while tests run: wherever signatures have shapes, and
@@ -62,20 +60,14 @@ def nothing_waits(gpu):
 
 @pytest.fixture
 def python_with_gpu(gpu):
-    """A function that runs code in a process of its own, which has the GPU too, and can compile for it: the
-    tests' checks of shapes cannot be compiled."""
+    """`run_alone`, in a process that has the GPU, too, and can compile for it."""
     from glassgpt.training.precision import _missing_for_compiling
 
     if COMPILED not in os.environ and (missing := _missing_for_compiling(gpu)):
         pytest.skip(f"needs {missing}")
 
-    def run(code: str) -> None:
-        stand_in = "import tests.stand_in_gpu.plugin\n" if COMPILED in os.environ else ""
-        command = [sys.executable, "-c", stand_in + code]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
-    return run
+    stand_in = "import tests.stand_in_gpu.plugin\n" if COMPILED in os.environ else ""
+    return lambda code: run_alone(stand_in + code)
 
 
 @pytest.fixture

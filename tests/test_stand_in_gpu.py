@@ -27,7 +27,6 @@ def test_all_that_needs_a_gpu_runs_on_the_stand_in():
     ]
     assert len(files) > 4
     command = [sys.executable, "-m", "pytest", "-p", "tests.stand_in_gpu.plugin", "-p", "no:cacheprovider"]
-
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
 
     done = subprocess.run(
@@ -41,7 +40,7 @@ def test_all_that_needs_a_gpu_runs_on_the_stand_in():
 @pytest.fixture
 def stand_in(gpu):
     if COMPILED not in os.environ:
-        pytest.skip("there is a GPU that is none of ours")
+        pytest.skip("needs the stand-in, and a GPU is here")
     return torch.ops.stand_in_gpu
 
 
@@ -169,6 +168,14 @@ def test_a_recording_keeps_the_shapes_that_there_were(gpu):
     graph, total = record(run)
     graph.replay()
     assert total.tolist() == [5, 7, 9]
+
+
+def test_a_recording_keeps_all_that_was_made_meanwhile(gpu):
+    x = torch.ones(4, device=gpu)
+    graph, output = record(lambda: torch.arange(4, device=gpu) * x + torch.arange(1, 5, device=gpu) * x)
+    for _ in range(2):
+        graph.replay()
+        assert output.tolist() == [1, 3, 5, 7]
 
 
 def test_another_thread_computes_while_one_records(gpu):

@@ -54,8 +54,9 @@ from benchmarks import gpu, training
 from benchmarks.rows import Setting
 from glassgpt.model import ModelConfig
 from glassgpt.training import precision
+from tests.stand_in_gpu import COMPILED
 
-if "GLASSGPT_STAND_IN_GPU" in os.environ:  # which compiles without Triton
+if COMPILED in os.environ:  # by the stand-in, which compiles without Triton
     precision._missing_for_compiling = lambda device: None
 setting = Setting(Path(), quick=True)
 config = ModelConfig(vocab_size=137, context_length=16, d_model=24, n_layers=2, n_heads=3)

@@ -1,8 +1,6 @@
 """The step for a GPU, as far as a CPU can tell: its arithmetic, its compiler, and its bookkeeping."""
 
 import contextlib
-import subprocess
-import sys
 import warnings
 from unittest.mock import MagicMock
 
@@ -14,6 +12,7 @@ from glassgpt.decoding import CompiledStep, compile_decoding, compiled, quantize
 from glassgpt.errors import GenerationError
 from glassgpt.generation import SamplingConfig, generate, window
 from glassgpt.model import GPT, KVCache
+from tests.alone import run_alone
 from tests.decoding.models import KINDS, a_model, record_by_running
 
 
@@ -190,9 +189,7 @@ with torch.inference_mode():
 
 
 def test_all_blocks_share_what_is_compiled_once_for_each_of_many_shapes():
-    """In a process of its own: the tests' checks of shapes cannot be compiled."""
-    done = subprocess.run([sys.executable, "-c", COMPILING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1\n11\n13\n"), done.stderr
+    assert run_alone(COMPILING) == "1\n11\n13\n"
 
 
 def test_the_head_is_padded_and_what_was_added_is_not_seen(monkeypatch):
@@ -273,15 +270,16 @@ from glassgpt.generation import SamplingConfig, generate
 from glassgpt.model import KVCache
 from tests.decoding.models import a_model
 
-model = a_model().to("cuda")
-prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperature=0.0)
-expected = list(generate(model, prompts, sampling))
 warnings.filterwarnings("error", message="The decoding step could not")
-steps = generate(compile_decoding(model), prompts, sampling)
-written = [next(steps) for _ in range(3)]  # the first one is recorded behind the prompts
-torch.cuda.set_sync_debug_mode("error")
-assert written + list(steps) == expected
-torch.cuda.set_sync_debug_mode("default")
+prompts, sampling = [[3, 5, 7], [2]], SamplingConfig(max_new_tokens=30, temperature=0.0)
+for kind in ({"positions": "rope", "n_kv_heads": 2, "attention_window": 5}, {}):
+    model = a_model(**kind).to("cuda")
+    expected = list(generate(model, prompts, sampling))
+    steps = generate(compile_decoding(model), prompts, sampling)
+    written = [next(steps) for _ in range(3)]  # the first one is recorded behind the prompts
+    torch.cuda.set_sync_debug_mode("error")
+    assert written + list(steps) == expected
+    torch.cuda.set_sync_debug_mode("default")
 
 model = model.bfloat16()
 step = CompiledStep(model)

@@ -1,14 +1,12 @@
 """Dropout's arithmetic on a CPU, which is our own, held to what the paper asks of it."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from glassgpt.model import attention
 from glassgpt.model.dropout import Dropout, dropout
+from tests.alone import run_alone
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -93,9 +91,7 @@ print(round((compiled(torch.ones(1000, 1000)) == 0).float().mean().item(), 2))
 
 
 def test_a_model_that_is_compiled_is_not_interrupted_by_it():
-    """In a process of its own: the tests' checks of shapes cannot be compiled."""
-    done = subprocess.run([sys.executable, "-c", COMPILING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "0.3\n"), done.stderr
+    assert run_alone(COMPILING) == "0.3\n"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -29,6 +29,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("device.cpp")
@@ -73,7 +74,7 @@ def replacements() -> dict[str, object]:
     """What stands in `torch.cuda` by these names."""
     import torch
 
-    device = torch.ops.stand_in_gpu
+    stand_in = torch.ops.stand_in_gpu
 
     class Stream:
         def wait_stream(self, other: "Stream") -> None:
@@ -81,27 +82,25 @@ def replacements() -> dict[str, object]:
 
     class Event:
         def record(self, stream: Stream) -> None:
-            self.n_asked = device.n_asked()
+            self.n_asked = stand_in.n_asked()
 
         def synchronize(self) -> None:
-            device.arrive(self.n_asked)
+            stand_in.arrive(self.n_asked)
 
     class CUDAGraph:
         def replay(self) -> None:
-            device.replay(self.number)
-
-        def __del__(self) -> None:
-            device.forget_recording(self.number)
+            stand_in.replay(self.number)
 
     @contextlib.contextmanager
     def graph(graph: CUDAGraph, stream: Stream, capture_error_mode: str):
-        graph.number = device.begin_recording()
+        graph.number = stand_in.begin_recording()
+        weakref.finalize(graph, stand_in.forget_recording, graph.number)
         has_failed = True
         try:
             yield
             has_failed = False
         finally:
-            device.end_recording(has_failed)
+            stand_in.end_recording(has_failed)
 
     everywhere = Stream()
     return {
@@ -121,8 +120,8 @@ def replacements() -> dict[str, object]:
         "Event": Event,
         "CUDAGraph": CUDAGraph,
         "graph": graph,
-        "synchronize": lambda device=None: torch.ops.stand_in_gpu.wait(),
-        "set_sync_debug_mode": lambda mode: device.forbid_waiting(mode == "error"),
+        "synchronize": lambda device=None: stand_in.wait(),
+        "set_sync_debug_mode": lambda mode: stand_in.forbid_waiting(mode == "error"),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
         "manual_seed_all": lambda seed: None,  # the generator is the CPU's

@@ -17,6 +17,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -279,20 +280,23 @@ struct Recording {
     };
     struct Call {
         Operation op;
-        Stack arguments, results;   // tensors over memory from before are of no device: a shape alone
+        Stack arguments, results;    // tensors over memory from before are of no device: a shape alone
         std::vector<Before> before;  // and this is theirs, in their order
     };
     std::vector<Call> calls;
-    std::map<const void*, Storage> new_memory;                   // of the time of the recording, and kept for it
-    std::map<const void*, std::pair<Storage, std::string>> old;  // what was written to, and what was there
+    using Memory = const c10::StorageImpl*;
+    std::map<Memory, Storage> new_memory;                   // of the time of the recording, and kept for it
+    std::map<Memory, std::pair<Storage, std::string>> old;  // what was written to, and what was there
     bool has_failed = false;
 
-    bool is_new(const Tensor& tensor) const { return new_memory.count(tensor.storage().data()); }
+    bool is_new(const Tensor& tensor) const { return new_memory.count(memory_of(tensor)); }
+
+    static Memory memory_of(const Tensor& tensor) { return tensor.storage().unsafeGetStorageImpl(); }
 
     void will_write(const Tensor& tensor) {
         const Storage& storage = tensor.storage();
-        if (!is_new(tensor) && !old.count(storage.data()))
-            old[storage.data()] = {storage, {static_cast<const char*>(storage.data()), storage.nbytes()}};
+        if (!is_new(tensor) && !old.count(memory_of(tensor)))
+            old[memory_of(tensor)] = {storage, {static_cast<const char*>(storage.data()), storage.nbytes()}};
     }
 
     void note(const Operation& op, Stack arguments, Stack results) {
@@ -356,7 +360,7 @@ struct Recording {
 std::deque<Recording> recordings;
 
 Tensor note_new(Tensor tensor) {
-    if (recording) recording->new_memory[tensor.storage().data()] = tensor.storage();
+    if (recording) recording->new_memory[Recording::memory_of(tensor)] = tensor.storage();
     return tensor;
 }
 

@@ -1,8 +1,6 @@
 """One step: what it computes, how often it rounds, and that compiling changes nothing."""
 
 import contextlib
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -20,8 +18,8 @@ from glassgpt.training.config import OptimizerConfig, TrainConfig
 from glassgpt.training.loss import cross_entropy
 from glassgpt.training.precision import Execution, _missing_for_compiling
 from glassgpt.training.step import TrainStep
+from tests.alone import run_alone
 from tests.decoding.models import needs_library
-from tests.house.repository import ROOT
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(vocab_size=13, context_length=5, d_model=12, n_layers=2, n_heads=3)
@@ -243,16 +241,11 @@ plain, compiled = make_step(2, torch.bfloat16), make_step(2, torch.bfloat16, com
 for _ in range(2):
     torch.testing.assert_close(compiled(batches(2)), plain(batches(2)), rtol=0, atol=1e-6)
 torch.testing.assert_close(compiled.model.state_dict(), plain.model.state_dict(), rtol=0, atol=1e-6)
-print("equal")
 """
 
 
 def test_a_compiled_step_is_one_graph_and_equals_the_plain_one():
-    """In a process of its own: PyTorch does not compile the checks of shapes that the tests bring."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED_BESIDE_PLAIN], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "equal\n", done.stderr
+    run_alone(COMPILED_BESIDE_PLAIN)
 
 
 BY_INDUCTOR = """
@@ -271,9 +264,7 @@ for _ in range(3):
 @pytest.mark.skipif(bool(_missing_for_compiling(CPU)), reason="needs a C++ compiler such as g++")
 def test_a_step_compiled_by_inductor_computes_the_same():
     """Traced alone, as above, a step has been right that Inductor made wrong gradients of."""
-    command = [sys.executable, "-c", BY_INDUCTOR]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_alone(BY_INDUCTOR)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
